@@ -77,6 +77,9 @@ const DATABASE_URL_FILE_HELP: &str = "File with the connection string [env: ROWL
 const DATABASE_CA_FILE_HELP: &str = "PEM file with the CA certificate of the database; \
     sslmode=require and a URL without sslmode then mean verify-full [env: ROWLOCK_DATABASE_CA_FILE]";
 
+const DEV_CA_FILE_HELP: &str = "With --database-url: PEM file with the CA certificate of that server \
+    [env: ROWLOCK_DATABASE_CA_FILE]";
+
 #[derive(Args)]
 pub(crate) struct Database {
     #[arg(long = "database-url", value_name = "URL", conflicts_with = "url_file", help = DATABASE_URL_HELP)]
@@ -98,8 +101,7 @@ pub(crate) struct Dev {
     /// Use an existing PostgreSQL server instead of starting one
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
-    /// With --database-url: PEM file with the CA certificate of that server [env: ROWLOCK_DATABASE_CA_FILE]
-    #[arg(long, value_name = "FILE", requires = "database_url")]
+    #[arg(long, value_name = "FILE", requires = "database_url", help = DEV_CA_FILE_HELP)]
     pub(crate) database_ca_file: Option<PathBuf>,
     /// Version of the PostgreSQL server to start
     #[arg(long, value_name = "VERSION", default_value = rowlock_local::postgres::DEFAULT_VERSION)]

@@ -15,7 +15,8 @@ pub(super) async fn each_task<T>(
         let result = match &outage {
             Some(error) => Err(Failure::new(format!("not tried: {error}"))),
             None => operation(id).await.map_err(|error| {
-                outage = error.is_transient().then(|| error.to_string());
+                let ends_all = matches!(error, Error::Unreachable(_) | Error::ReadOnly(_) | Error::Timeout);
+                outage = ends_all.then(|| error.to_string());
                 Failure::from(error)
             }),
         };

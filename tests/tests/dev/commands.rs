@@ -113,8 +113,8 @@ async fn the_status_shows_suspects_that_wait() {
     let value = home.json(&["status"]);
     assert_eq!((&value[0]["suspects"], &value[0]["available"]), (&json!(1), &json!(0)));
     assert!(value[0]["oldestSuspectSeconds"].as_f64().is_some_and(|seconds| seconds < 60.0), "{value}");
-    let text = home.ok(&["status"]);
-    assert!(text.contains("SUSPECTS") && text.contains("1 for "), "{text}");
+    let shown = home.ok(&["status"]);
+    assert!(shown.contains("SUSPECTS") && shown.contains("1 for "), "{shown}");
 }
 
 #[tokio::test]

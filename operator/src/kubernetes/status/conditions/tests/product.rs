@@ -15,8 +15,6 @@ struct Case {
     pods: Pods,
     deployment: Rollout,
     unready_for: Option<u64>,
-    /// The workers of its pods use another database.
-    is_elsewhere: bool,
     was_ready: bool,
     paused: bool,
     contested: bool,
@@ -30,6 +28,8 @@ enum Pods {
     Crash,
     CrashNextToOneThatWorks,
     Work,
+    /// They are ready, but their workers use another database.
+    WorkElsewhere,
 }
 
 /// The state of the Deployment.
@@ -45,8 +45,15 @@ enum Rollout {
 
 const PROBLEMS: [Option<Reason>; 4] =
     [None, Some(Reason::ConnectionFailed), Some(Reason::SecretNotFound), Some(Reason::NotObserved)];
-const PODS: [Pods; 6] =
-    [Pods::None, Pods::Start, Pods::Slow, Pods::Crash, Pods::CrashNextToOneThatWorks, Pods::Work];
+const PODS: [Pods; 7] = [
+    Pods::None,
+    Pods::Start,
+    Pods::Slow,
+    Pods::Crash,
+    Pods::CrashNextToOneThatWorks,
+    Pods::Work,
+    Pods::WorkElsewhere,
+];
 const ROLLOUTS: [Rollout; 6] = [
     Rollout::NotCreated,
     Rollout::Done,
@@ -100,7 +107,7 @@ impl Case {
     fn ready(self) -> usize {
         match self.pods {
             Pods::CrashNextToOneThatWorks => 1,
-            Pods::Work => 2,
+            Pods::Work | Pods::WorkElsewhere => 2,
             _ => 0,
         }
     }
@@ -161,7 +168,7 @@ impl Case {
         let is_waking_up =
             wanted > 0 && self.was_ready && self.unready_for == Some(30) && self.pods != Pods::Crash;
         let enough = wanted > 0 || !matches!(reason, ScalingReason::Connections | ScalingReason::Total);
-        let works = self.ready() > 0 && enough && !self.is_elsewhere;
+        let works = self.ready() > 0 && enough && self.pods != Pods::WorkElsewhere;
         self.problem.is_none() && ours && !self.paused && (works || sleeps || is_waking_up)
     }
 
@@ -194,7 +201,7 @@ impl Case {
             is_waking_up: self.was_ready
                 && unready_for.is_some_and(|unready_for| unready_for < Duration::from_mins(1)),
             unready_for,
-            unjoined_for: (self.is_elsewhere && self.ready() > 0).then_some(MAX_UNJOINED),
+            unjoined_for: (self.pods == Pods::WorkElsewhere).then_some(MAX_UNJOINED),
             worker: &ResourceRequirements::default(),
         })
     }
@@ -213,7 +220,8 @@ impl Case {
         assert!(!(holds(ready) && holds(stalled)) || works, "{}", why());
         assert!(!(holds(reconciling) && holds(stalled)), "kstatus does not allow both: {}", why());
         assert!(holds(ready) || ready.reason != Reason::Succeeded, "not ready without a reason: {}", why());
-        assert!(!holds(handler) || self.ready() > 0 && self.pods == Pods::Work, "{}", why());
+        let all_work = matches!(self.pods, Pods::Work | Pods::WorkElsewhere);
+        assert!(!holds(handler) || all_work, "{}", why());
         assert!(self.ready() > 0 || !limited.message.contains("raise workers.total"), "{}", why());
         assert!(conditions.iter().all(|one| !one.message.is_empty()), "{}", why());
         // Flux, `kubectl wait` and Argo wait until kstatus reports Current.
@@ -287,14 +295,11 @@ fn ready_is_true_only_if_tasks_start() {
                 let both = PODS.iter().flat_map(|pods| ROLLOUTS.iter().map(move |one| (*pods, *one)));
                 both.map(|(pods, rollout)| (*problem, pods, rollout))
             }) {
-                for (outcome, unready_for, was_ready, is_elsewhere) in
-                    (0..outcomes.len()).flat_map(|outcome| {
-                        UNREADY_FOR.iter().flat_map(move |unready_for| {
-                            [(false, false), (true, false), (false, true)]
-                                .map(|(was_ready, elsewhere)| (outcome, *unready_for, was_ready, elsewhere))
-                        })
+                for (outcome, unready_for, was_ready) in (0..outcomes.len()).flat_map(|outcome| {
+                    UNREADY_FOR.iter().flat_map(move |unready_for| {
+                        [(outcome, *unready_for, false), (outcome, *unready_for, true)]
                     })
-                {
+                }) {
                     let case = Case {
                         problem,
                         outcome,
@@ -302,7 +307,6 @@ fn ready_is_true_only_if_tasks_start() {
                         pods,
                         deployment,
                         unready_for,
-                        is_elsewhere,
                         was_ready,
                         paused,
                         contested: was_ready,
@@ -331,7 +335,6 @@ fn conditions_of_common_situations() {
         pods,
         deployment,
         unready_for: None,
-        is_elsewhere: false,
         was_ready: false,
         paused: false,
         contested: false,
@@ -350,11 +353,7 @@ fn conditions_of_common_situations() {
         (case((0, ScalingReason::Unknown), Pods::None, Rollout::Done), "uff", Reason::NotObserved),
         (case((2, ScalingReason::Backlog), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
         (case((2, ScalingReason::Connections), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
-        (
-            Case { is_elsewhere: true, ..case((2, ScalingReason::Backlog), Pods::Work, Rollout::Done) },
-            "fff",
-            Reason::NotJoined,
-        ),
+        (case((2, ScalingReason::Backlog), Pods::WorkElsewhere, Rollout::Done), "fff", Reason::NotJoined),
         (case((2, ScalingReason::Backlog), Pods::Work, Rollout::Paused), "ttf", Reason::Succeeded),
         (starts(Pods::Start, Rollout::InProgress), "ftf", Reason::Progressing),
         (Case { was_ready: true, ..starts(Pods::Start, Rollout::InProgress) }, "ttf", Reason::Progressing),
