@@ -2,7 +2,7 @@
 
 use crate::shortage::Group;
 use rowlock_plan::{ARRIVAL_SECONDS, Arrivals, Backlog, Runs};
-use rowlock_queue::{ConnectionLimit, Db, Declared, Error, Overview, QueueStats};
+use rowlock_queue::{ConnectionLimit, Db, Declared, Error, LONGEST_OWNER, Overview, QueueStats};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,6 @@ const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// the rest only the instances are counted.
 const MOST_OTHERS: usize = 2000;
 const LONGEST_NAME: usize = 63;
-const LONGEST_OWNER: usize = 200;
 
 /// The most connection limits that are kept, those of the operator's own user first: each user may have one.
 const MOST_LIMITS: usize = 2000;
