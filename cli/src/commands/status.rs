@@ -21,7 +21,7 @@ const HEADER: [&str; 10] = [
     "OLDEST",
     "INSTANCES",
     "BUSY",
-    "WORKERS",
+    "TOTAL-SLOTS",
 ];
 
 pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
