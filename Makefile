@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check workflows dashboard-files dashboards api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator bench-autoscale bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
+.PHONY: help demo test check workflows dashboard-files dashboards api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench-main bench-operator bench-autoscale bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -161,10 +161,6 @@ chaos: packages-test build ## Inject faults for SECONDS=120; prints its seed, SE
 
 soak: packages-test build ## Run the tests of long transactions and a held xmin horizon (ten minutes)
 	$(call part,soak,ROWLOCK_TEST_SOAK=1 cargo test -p rowlock-tests --test postgres --locked -- xmin_horizon late_commits --nocapture)
-
-bench: packages-bench ## Run the main benchmarks and those of the peers
-	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
-	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
 bench-main: packages-bench ## Run the main benchmarks, which write target/bench/main.json
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker

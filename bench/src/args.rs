@@ -42,7 +42,7 @@ pub(crate) struct ScalingArgs {
     /// Leave out the oracle, which takes most of the time
     #[arg(long)]
     pub(crate) no_oracle: bool,
-    /// Read the scores of the other laws from the JSON of an earlier run, where it has the same loads
+    /// Read the scores of the other autoscalers from the JSON of an earlier run, where it has the same loads
     #[arg(long, value_name = "FILE")]
     pub(crate) peers: Option<PathBuf>,
     /// List the families, what they stand for and how many tasks they have, and exit
@@ -51,7 +51,7 @@ pub(crate) struct ScalingArgs {
 }
 
 impl ScalingArgs {
-    /// Whether the run has all families and laws, as published numbers need.
+    /// Whether the run has all families and autoscalers, as published numbers need.
     pub(crate) fn is_complete(&self) -> bool {
         self.only.is_empty() && self.seeds >= 2 && !self.no_oracle && self.peers.is_none()
     }

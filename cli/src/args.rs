@@ -18,7 +18,9 @@ const EXIT_CODES: &str = "Exit codes:
 
 Connecting: --database-url or --database-url-file. Without them, ROWLOCK_DATABASE_URL_FILE, the \
 path of a file with the connection string, and then ROWLOCK_DATABASE_URL. --database-ca-file or \
-ROWLOCK_DATABASE_CA_FILE names the CA certificate to verify the server with.";
+ROWLOCK_DATABASE_CA_FILE names the CA certificate to verify the server with.
+
+Pausing: no command pauses a queue. Set spec.paused of its TaskQueue to true.";
 
 /// Background tasks in Postgres: enqueue, inspect, retry and cancel tasks, and run Rowlock on this machine
 #[derive(Parser)]
@@ -43,13 +45,13 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Enqueue a task
     Enqueue(Enqueue),
-    /// Show queues with their backlog, dead tasks and workers
+    /// Show queues with their tasks by state, instances and slots
     Status(Status),
-    /// Explain why a queue has its number of pods and workers
+    /// Explain why a queue has its number of pods and slots
     Why(Why),
-    /// Replay a load through the scaling decisions, beside those of KEDA, Knative and an oracle
+    /// Simulate a load, and compare Rowlock's scaling with KEDA, Knative and an optimal schedule
     Simulate(Simulate),
-    /// Print what a Deployment needs to carry the worker, for a TaskQueue with `targetRef`
+    /// Print the fields that your own Deployment needs, with the worker container (`targetRef`)
     Sidecar(Sidecar),
     /// Show all details of a task
     Task(OneTask),
@@ -135,8 +137,8 @@ pub(crate) struct Enqueue {
     /// Delay before the task may run, for example 30s or 1h30m
     #[arg(long)]
     pub(crate) delay: Option<Dur>,
-    /// Attempts after which the task is dead, in place of the queue's `maxAttempts`
-    #[arg(long)]
+    /// Attempts after which the task is dead, 1 to 1000, in place of the queue's `maxAttempts`
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) max_attempts: Option<u16>,
     /// Trace that the task belongs to: a traceparent of W3C Trace Context
     #[arg(long, value_name = "TRACEPARENT")]
@@ -175,7 +177,7 @@ pub(crate) struct Why {
 pub(crate) struct LoadSource {
     /// CSV file with the load: the header `at,tasks,seconds`, optionally with `delay` and `variation`
     #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
+    pub(crate) load: Option<PathBuf>,
     /// Replay the tasks that came to the queue within this time, for example 24h, as its database has them
     #[arg(long, value_name = "DURATION", conflicts_with = "spread")]
     pub(crate) from_db: Option<Dur>,
@@ -203,15 +205,15 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub(crate) spread: Dur,
     /// With --from-db: how long a task takes on average [default: as its workers measured last]
-    #[arg(long, value_name = "DURATION", conflicts_with = "trace")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "load")]
     pub(crate) task_duration: Option<Dur>,
     /// Seed of all random numbers; the same seed gives the same result
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Write the curves of each law to this file as an SVG picture
+    /// Write the curves of each autoscaler to this file as an SVG picture
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// Leave out the oracle, whose search takes most of the time
+    /// Leave out the oracle (the optimal schedule), whose search takes most of the time
     #[arg(long)]
     pub(crate) no_oracle: bool,
 }
@@ -364,6 +366,7 @@ mod tests {
         let page = std::fs::read_to_string("../docs/limits.md").unwrap();
         for (command, flag, range) in [
             (&["enqueue", "emails", "send"][..], "--priority", 0..=3),
+            (&["enqueue", "emails", "send"], "--max-attempts", 1..=1000),
             (&["tasks"], "--limit", 1..=1000),
             (&["why", "emails"], "--limit", 1..=1000),
         ] {
@@ -376,6 +379,12 @@ mod tests {
             assert!(accepts(*range.start()) && accepts(*range.end()), "{row}");
             assert!(!accepts(range.start() - 1) && !accepts(range.end() + 1), "{row}");
         }
+    }
+
+    /// People look for a command that pauses.
+    #[test]
+    fn the_help_says_how_to_pause() {
+        assert!(Cli::command().render_help().to_string().contains("Set spec.paused"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! Modules in reading order: the arguments, the commands, `rowlock dev`, `rowlock simulate`.
 
+#![warn(missing_docs)]
+
 mod args;
 mod commands;
 mod database;

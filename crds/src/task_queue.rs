@@ -19,7 +19,7 @@ use crate::{Dur, Policy, RetryPolicy, RolloutSpec, TargetRef, WorkerSpec};
         category = "rowlock",
         status = "crate::TaskQueueStatus",
         derive = "PartialEq",
-        doc = "A queue of background tasks stored in Postgres, and the workers that run them."
+        doc = "A queue of background tasks stored in Postgres, and the pods that run them."
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -79,7 +79,7 @@ pub struct TaskQueueSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSpec {
-    /// The Secret and its key. It may change, for example after a restore.
+    /// The Secret with the URL. You may point it to another database, for example after a restore.
     pub secret_ref: SecretKeyRef,
     /// Certificates (PEM) of the authorities that may have signed the server's certificate. Default: the
     /// public ones.
@@ -144,10 +144,10 @@ pub struct SecretKeyRef {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkersSpec {
-    /// Workers over all pods; each runs one task at a time. The upper limit, unless scaling is Fixed. 0 to
-    /// 10000.
+    /// Slots over all pods: the most tasks that run at the same time. With scaling Fixed, there are always
+    /// this many. 0 to 10000.
     pub total: u32,
-    /// Maximum number of workers per pod. 1 to 1000, default: 10.
+    /// Slots per pod: the most tasks that one pod runs at the same time. 1 to 1000, default: 10.
     #[serde(default = "default_per_pod")]
     pub per_pod: u32,
     /// What sets the number of pods: Auto, Fixed or External. Default: Auto if `autoscaling` is set,
@@ -155,7 +155,7 @@ pub struct WorkersSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::scaling_mode"))]
     pub scaling: Option<ScalingMode>,
-    /// With Auto: how the number of workers follows the backlog.
+    /// With Auto: how the number of slots follows the tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
     /// With External: the number of pods, limited by `total`. Set by `kubectl scale` or an autoscaler. 0 to
@@ -167,7 +167,7 @@ pub struct WorkersSpec {
 /// What sets the number of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScalingMode {
-    /// The operator, from the backlog, within `autoscaling.min` and `total`.
+    /// The operator, from the tasks, within `autoscaling.min` and `total`.
     Auto,
     /// `total` alone.
     Fixed,
@@ -199,18 +199,18 @@ impl WorkersSpec {
     }
 }
 
-/// How the number of workers follows the backlog.
+/// How the number of slots follows the tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AutoscalingSpec {
-    /// Workers kept while the queue is idle. Default: 0, which means no pods.
+    /// Slots kept while the queue is idle. Default: 0, which means no pods.
     pub min: u32,
-    /// The longest time that a task should wait before it starts. Default: 5s.
+    /// Target for how long a task waits before it starts. Not a guarantee. Default: 5s.
     pub wait_target: Dur,
-    /// How long fewer workers must be enough before the queue is scaled down. Default: 60s.
+    /// How long fewer slots must be enough before the queue is scaled down. Default: 60s.
     pub scale_down_after: Dur,
-    /// What counts more where both cannot be had. Default: Balanced.
+    /// What to prefer if short waits and low cost conflict. Default: Balanced.
     pub prefer: ScalingPreference,
 }
 
@@ -225,11 +225,11 @@ impl Default for AutoscalingSpec {
     }
 }
 
-/// What counts more where both cannot be had.
+/// What to prefer if short waits and low cost conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub enum ScalingPreference {
-    /// Short waits: more workers are kept idle, and for longer.
+    /// Short waits: more slots are kept idle, and for longer.
     ShortWaits,
     /// Short waits at a cost near that of the work itself.
     #[default]
@@ -289,8 +289,8 @@ impl Default for CleanupSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// Maximum number of open tasks (neither finished nor dead); enqueueing more is an error. Default:
-    /// 1000000.
+    /// Maximum number of waiting tasks that are due within a day. Later ones have another limit of this size.
+    /// Enqueueing more is an error. Default: 1000000.
     pub backlog: u64,
     /// Maximum size of one payload in bytes. Default: 1048576.
     pub payload_bytes: u64,
@@ -305,7 +305,7 @@ impl Default for LimitsSpec {
 }
 
 impl TaskQueueSpec {
-    /// A spec with this number of workers, and defaults for everything else.
+    /// A spec with this number of slots, and defaults for everything else.
     #[must_use]
     pub fn with_workers(total: u32) -> Self {
         Self {

@@ -6,6 +6,13 @@ use std::io::{self, Stderr, Write, stderr};
 /// like an entry.
 const CONTINUATION: &[u8] = b"\n  | ";
 
+/// A log filter that leaves out what sqlx says about broken connections and slow acquires: our programs log
+/// and count the operations that fail because of them. `rest`: the other directives, such as `info`.
+#[must_use]
+pub fn log_filter(rest: &str) -> String {
+    format!("{rest},sqlx=error,sqlx_core=error")
+}
+
 /// Writes log entries to standard error, one entry per write.
 #[derive(Debug)]
 pub struct LogLines<W = Stderr>(W);

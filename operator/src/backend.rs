@@ -7,9 +7,11 @@ use rowlock_crds::Manifest;
 /// How many pods a queue should have.
 #[derive(Debug, Clone, Copy)]
 pub struct DesiredPods<'a> {
+    /// The queue, as its `TaskQueue` says.
     pub manifest: &'a Manifest,
+    /// The number of pods.
     pub pods: u32,
-    /// Scaling is suspended: the current number stays, and `pods` is what was seen of it.
+    /// Scaling is suspended or stalled: the current number stays, and `pods` is what was seen of it.
     pub keeps: bool,
 }
 

@@ -25,6 +25,7 @@ pub struct Limit {
     pub of: &'static str,
     /// Whether it applies only to the user that the operator connects as.
     pub is_own: bool,
+    /// The connections that the limit allows, and who uses them.
     pub connections: Connections,
     /// Connections of operators now; those of a shared poller count as others.
     pub operators: u32,

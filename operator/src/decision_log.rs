@@ -1,5 +1,6 @@
-//! Records in the database why queues have their numbers of pods: each change, but seldom, and beside the
-//! passes of the loop, which it neither delays nor fails. Nothing is read from there.
+//! Records in the database why queues have their numbers of pods: at most one record per queue every 10 s.
+//! It runs in the background, so a slow or failing database does not delay a pass. No decision reads the
+//! records.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! One loop (observe, plan, apply) that scales the workers of every `TaskQueue`
+//! One loop (observe, plan, apply) that scales the instances of every `TaskQueue`
 //!
 //! In reading order:
 //!
@@ -16,6 +16,8 @@
 //! * [`Shortage`] and [`Asked`]: who holds the pods that connections are left for;
 //! * [`View`] and [`Limit`]: what a pass observed and decided, for the status and for metrics;
 //! * [`ViewMetrics`]: the metrics of views.
+
+#![warn(missing_docs)]
 
 mod backend;
 mod connection_limit;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use rowlock_daemon::{LogLines, Signals};
+use rowlock_daemon::{LogLines, Signals, log_filter};
 use rowlock_operator::kubernetes::{Config, run};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::Targets;
@@ -59,13 +59,13 @@ async fn client() -> Result<(kube::Client, Option<String>), Box<dyn std::error::
 /// between two bookmarks of a watch.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Without what the libraries log about broken connections: the operator logs those itself.
-const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error,kube_client=off";
+/// The default of `RUST_LOG`. The operator itself logs what the client says about broken connections.
+const DEFAULT_FILTER: &str = "info,kube_client=off";
 
 /// Logs to stderr, filtered by `RUST_LOG` or else by [`DEFAULT_FILTER`].
 fn install_logging(format: &str) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
-    let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
+    let filter: Targets = chosen.or_else(|| log_filter(DEFAULT_FILTER).parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(LogLines::new).with_ansi(colours);
     let lines = if format == "json" { lines.json().flatten_event(true).boxed() } else { lines.boxed() };

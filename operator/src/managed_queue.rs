@@ -18,6 +18,7 @@ const DECLARE_AGAIN: Duration = Duration::from_secs(5);
 /// What a `TaskQueue` asks for, and its owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DesiredQueue {
+    /// The queue, as its `TaskQueue` says.
     pub manifest: Manifest,
     /// Grows with every change.
     pub generation: i64,
@@ -167,7 +168,7 @@ impl ManagedQueue {
         // Another owner has the queue, so none of this operator's pods may run its tasks. A Deployment of the
         // user's own stays as it is. A queue that cannot get pods takes no connections from others.
         if is_held || self.is_anothers && self.desired.manifest.spec.target_ref.is_some() {
-            return ObservedQueue { suspend_scaling: true, ..observed };
+            return ObservedQueue { stalled: true, ..observed };
         }
         if self.is_anothers {
             return ObservedQueue { total: 0, suspend_scaling: false, ..observed };
@@ -281,7 +282,7 @@ mod tests {
             (decision.pods_desired, decision.reason)
         };
         assert_eq!(asks(false), (1, rowlock_plan::Reason::Fixed));
-        assert_eq!(asks(true), (0, rowlock_plan::Reason::Suspended));
+        assert_eq!(asks(true), (0, rowlock_plan::Reason::Stalled));
     }
 
     /// Before, each new leader counted from zero. If the leader changed more often than every ten minutes,

@@ -12,6 +12,7 @@ use crate::view::{QueueView, View};
 /// Where a view comes from in a cluster. Its parts become labels.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
+    /// The namespace of the `TaskQueues`.
     pub namespace: &'a str,
     /// The Secret with the URL of the database.
     pub secret: &'a str,
@@ -75,7 +76,7 @@ impl ViewMetrics {
         let oldest_suspect = "How long the oldest of these suspects has waited.";
         let workers = "Worker slots: desired, allocated, busy.";
         let pods = "Pods: desired, ready, starting, draining.";
-        let limited = "1: more workers are needed, but for this reason there are not more.";
+        let limited = "1 if this limit keeps the number of slots below what the tasks need.";
         let target = "How long a task should wait at most; without autoscaling, a minute.";
         let connections = "Connections of the database: the limit, the most that others used lately, the \
                            reserve, and those of operators and workers now.";

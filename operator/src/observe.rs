@@ -3,7 +3,7 @@
 use crate::shortage::Group;
 use rowlock_plan::{ARRIVAL_SECONDS, Arrivals, Backlog, Runs};
 use rowlock_queue::{
-    ConnectionLimit, Db, Declared, Error, HORIZON_KINDS, HorizonHolder, Overview, QueueStats,
+    ConnectionLimit, Db, Declared, Error, HORIZON_KINDS, HorizonHolder, LONGEST_OWNER, Overview, QueueStats,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,7 +21,6 @@ const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// the rest only the instances are counted.
 const MOST_OTHERS: usize = 2000;
 const LONGEST_NAME: usize = 63;
-const LONGEST_OWNER: usize = 200;
 
 /// The most connection limits that are kept, those of the operator's own user first: each user may have one.
 const MOST_LIMITS: usize = 2000;

@@ -159,6 +159,7 @@ impl<B: Backend> Reconciler<B> {
         self.participant.as_ref().is_none_or(Participant::is_poller)
     }
 
+    /// The backend, for what only its owner knows how to change.
     pub fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
     }
@@ -182,7 +183,7 @@ impl<B: Backend> Reconciler<B> {
             .map(|(managed, decision)| DesiredPods {
                 manifest: &managed.desired.manifest,
                 pods: decision.pods_desired,
-                keeps: decision.reason == Reason::Suspended,
+                keeps: decision.reason.keeps_pods(),
             })
             .collect();
         self.backend.apply(&desired_pods).await;
@@ -294,8 +295,7 @@ impl<B: Backend> Reconciler<B> {
     /// Requests wake-ups for the queues that are scaled to zero. Where a pod is wanted, its instance listens,
     /// or will poll when it starts.
     async fn request_wakeups(&mut self, seen: &ObservedQueues, decisions: &[Decision]) {
-        let is_at_zero =
-            |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;
+        let is_at_zero = |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::Idle;
         let queues = self.queues.iter().zip(decisions).filter(|(_, decision)| is_at_zero(decision));
         let mut scaled_to_zero =
             queues.filter_map(|((name, _), _)| Some(seen.get(name)?.stats.queue)).collect();

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use crate::observe::{OBSERVE_TIMEOUT, Snapshot, Whose, poll_interval_after, timed_out};
 use crate::shortage::{Group, Holdings, held};
 
-/// How long a snapshot taken by another controller may be reused: two ticks and a bit. A poller idle for
-/// longer loses the role.
+/// How long a snapshot taken by another controller may be reused: a little more than two ticks. A poller idle
+/// for longer loses the role.
 const SNAPSHOT_FRESH_FOR: Duration = Duration::from_secs(5);
 
 /// What the controllers of one database share.

@@ -1,5 +1,5 @@
 //! A queue that gets fewer pods than it asks for because of a limit on connections: how many, and which
-//! queues hold the others. Pure.
+//! queues hold the others. No I/O.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -58,6 +58,7 @@ pub struct Asked {
 /// Why a queue has fewer pods than it asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortage {
+    /// What the queue asks for, and what it gets.
     pub asked: Asked,
     limit: Limit,
     holders: Holders,
@@ -153,8 +154,8 @@ impl Shortage {
         let room = match self.asked.room {
             None => String::new(),
             Some(room) => format!(
-                ". The cluster had room for {room} of its pods, so others get their places first: add nodes, \
-                 or raise the quota"
+                ". Only {room} of its pods fitted on nodes, so other queues get the remaining connections \
+                 first: add nodes, or raise the quota"
             ),
         };
         format!("{}{holders}{room}. {}", self.limit.facts(), self.limit.advice())
@@ -270,8 +271,7 @@ mod tests {
         };
         let had_room = told(Some(3));
         assert!(
-            had_room
-                .contains(". The cluster had room for 3 of its pods, so others get their places first: add"),
+            had_room.contains(". Only 3 of its pods fitted on nodes, so other queues get the remaining"),
             "{had_room}"
         );
         for room in [None, Some(12), Some(20)] {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 /// All queues, in the order of their names.
 #[derive(Debug, Clone, Default)]
 pub struct View {
+    /// The queues, in the order of their names.
     pub queues: Vec<QueueView>,
     /// Why the database could not be read, if it could not.
     pub problem: Option<Arc<Error>>,
@@ -56,6 +57,7 @@ impl View {
 /// One queue.
 #[derive(Debug, Clone)]
 pub struct QueueView {
+    /// The name of the queue.
     pub name: String,
     /// Why the database refused the declaration, if it did.
     pub refused: Option<Arc<Error>>,
@@ -73,7 +75,9 @@ pub struct QueueView {
     pub ready: u32,
     /// Instances beside them that stop.
     pub draining: u32,
+    /// The settings that metrics report.
     pub settings: QueueSettings,
+    /// How many slots and pods it should have, and why.
     pub decision: Decision,
     /// The limit on connections to its database, if known.
     pub limit: Option<Limit>,
@@ -86,10 +90,13 @@ pub struct QueueView {
 /// What metrics say about a queue's configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QueueSettings {
+    /// `autoscaling.waitTarget`, or a minute without autoscaling.
     pub wait_target: Duration,
+    /// `workers.total`.
     pub total_workers: u32,
     /// Enqueue refuses tasks above this backlog.
     pub backlog_limit: u64,
+    /// `spec.paused`.
     pub paused: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a Deployment of the user's own needs to carry the worker: pure.
+//! What a Deployment of the user's own needs to carry the worker. No I/O.
 
 use rowlock_crds::{Manifest, labels};
 use rowlock_plan::fleet;

@@ -3,8 +3,7 @@
 /// What an instance may hold; the worker keeps to the same number.
 pub const CONNECTIONS_PER_POD: u32 = 2;
 
-/// The least that is left to everybody else: a psql, a migration, a backup, the pod more that a rollout
-/// makes.
+/// The least that is left to all others: a psql, a migration, a backup, the additional pod of a rollout.
 const LEAST_RESERVE: u32 = 5;
 
 /// One in this many of all connections is left to others.

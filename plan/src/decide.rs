@@ -29,13 +29,14 @@ const LEAST_FAILURES: u64 = 10;
 /// about twice the time that a pod takes to start.
 /// It goes to zero only if no task is available, due soon or running, or if the queue is paused. If the
 /// statistics are not known, the pods stay as they are. If somebody else sets the number, it is followed.
-/// While no handler starts, one pod is tried, however many are needed (unless the statistics are missing: a
+/// While no handler starts, there is one pod, however many are needed (unless the statistics are missing: a
 /// handler may need the same database). While nearly all runs fail, no pods are added. `total` is above
 /// everything else, and [`share`](crate::share) above that.
 #[must_use]
 pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
     let decision = decide_scaling(queue, memory, now);
-    if !queue.not_starting || queue.suspend_scaling || queue.stats.is_none() || decision.pods_desired <= 1 {
+    let is_kept = decision.reason.keeps_pods();
+    if !queue.not_starting || is_kept || queue.stats.is_none() || decision.pods_desired <= 1 {
         return decision;
     }
     Decision {
@@ -46,13 +47,16 @@ pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision 
     }
 }
 
-/// Where handlers run, as far as anybody knows.
+/// Decides as if the handlers start.
 fn decide_scaling(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
+    if let Some(reason) = queue.keeps_pods_because() {
+        let window = match queue.scaling {
+            Scaling::Auto { scale_down_after, .. } => scale_down_after,
+            Scaling::Fixed | Scaling::External { .. } => Duration::ZERO,
+        };
+        return hold(queue, memory, now, reason, window);
+    }
     let (min, wait_target, scale_down_after, tuning) = match queue.scaling {
-        Scaling::Auto { scale_down_after, .. } if queue.suspend_scaling => {
-            return hold(queue, memory, now, Reason::Suspended, scale_down_after);
-        }
-        _ if queue.suspend_scaling => return hold(queue, memory, now, Reason::Suspended, Duration::ZERO),
         Scaling::Fixed => return fixed(queue, memory, now),
         Scaling::External { replicas } => return external(queue, replicas, memory, now),
         Scaling::Auto { min, wait_target, scale_down_after, prefer } => {
@@ -96,7 +100,7 @@ fn steady(queue: &ObservedQueue, for_rate: u32, demand: u32) -> u32 {
 
 /// Workers for the rate. None if less than one task is expected within the window for which a worker is kept.
 fn lasting(inputs: &Inputs, window: Duration) -> u32 {
-    // Rare tasks that take long are not rare: there is always one that runs.
+    // If tasks take longer than the time between them, one always runs.
     let rare = inputs.arrivals_per_second * window.as_secs_f64().max(inputs.service_seconds) < 1.0;
     if rare { 0 } else { ceil(inputs.for_rate) }
 }
@@ -133,8 +137,10 @@ fn demand(queue: &ObservedQueue, stats: &Backlog, inputs: &Inputs, for_rate: u32
     if running > demand {
         (demand, reason) = (running, Reason::Running);
     }
-    if min > demand || (demand == 0 && !queue.paused) {
+    if min > demand {
         (demand, reason) = (min, Reason::MinWorkers);
+    } else if demand == 0 && !queue.paused {
+        reason = Reason::Idle;
     }
     if demand > queue.total {
         (demand, reason) = (queue.total, Reason::Total);
@@ -160,7 +166,7 @@ fn is_failing(stats: &Backlog) -> bool {
     runs.failed >= LEAST_FAILURES && runs.failed > runs.completed.saturating_mul(FAILURES_PER_COMPLETION)
 }
 
-/// As it is, remembered as a demand: what was held blindly goes no sooner than what was asked for.
+/// Keeps the pods. Remembers them as demand, so that the window applies to them later.
 fn hold(
     queue: &ObservedQueue,
     mut memory: Memory,

@@ -35,22 +35,26 @@ pub enum Reason {
     Fixed,
     /// `workers.replicas` sets the number of pods.
     External,
+    /// No task waits, comes or runs, so there is no pod.
+    Idle,
     /// Fewer would be enough, but `autoscaling.min` keeps these.
     MinWorkers,
     /// More are needed, but `workers.total` is reached.
     Total,
     /// More are needed, but the database has no connections left.
     Connections,
-    /// More are needed, but no handler starts: one pod is tried.
+    /// More are needed, but no handler starts: there is one pod.
     NotStarting,
     /// More are needed, but nearly all runs fail: none are added.
     Failing,
-    /// Fewer are enough, but not for long enough yet.
+    /// Fewer are enough, but not for all of `scaleDownAfter` yet.
     Stabilization,
     /// No task may start.
     Paused,
-    /// Scaling is suspended: the number stays.
+    /// `spec.suspendScaling` is set: the number stays.
     Suspended,
+    /// The operator cannot scale, as the condition `Stalled` says: the number stays.
+    Stalled,
     /// The backlog is not known: the number stays.
     Unknown,
 }
@@ -65,6 +69,7 @@ impl Reason {
             Self::Running => "Running",
             Self::Fixed => "Fixed",
             Self::External => "External",
+            Self::Idle => "Idle",
             Self::MinWorkers => "MinWorkers",
             Self::Total => "Total",
             Self::Connections => "Connections",
@@ -73,8 +78,15 @@ impl Reason {
             Self::Stabilization => "Stabilization",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",
+            Self::Stalled => "Stalled",
             Self::Unknown => "Unknown",
         }
+    }
+
+    /// Whether the pods stay as many as they are, whatever the tasks need.
+    #[must_use]
+    pub const fn keeps_pods(self) -> bool {
+        matches!(self, Self::Suspended | Self::Stalled)
     }
 
     /// Whether a limit keeps the number below the demand.
@@ -94,7 +106,7 @@ impl fmt::Display for Reason {
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { workers_desired, pods_desired, reason, .. } = self;
-        write!(f, "{workers_desired} workers on {pods_desired} pods: {reason}")?;
+        write!(f, "{workers_desired} slots on {pods_desired} pods: {reason}")?;
         match (&self.demand, &self.inputs) {
             (Some(demand), Some(inputs)) => write!(f, " (demand {demand}: {inputs})"),
             _ => Ok(()),

@@ -137,7 +137,7 @@ impl fmt::Display for Inputs {
         write!(
             f,
             "{backlog} waiting, {running} running, {arrivals_per_second:.1}/s arriving, {service_seconds:.3} \
-             s each{assumed}, a pod starts in {pod_start_seconds:.1} s; {:.1} workers for the rate and {:.1} \
+             s each{assumed}, a pod starts in {pod_start_seconds:.1} s; {:.1} slots for the rate and {:.1} \
              for the backlog",
             self.for_rate, self.for_backlog
         )
@@ -155,6 +155,6 @@ fn float(count: u64) -> f64 {
     reason = "float casts saturate, which is what a ceiling above makes of it"
 )]
 pub(crate) fn ceil(workers: f64) -> u32 {
-    // Sums such as 0.1 + 0.2 come out a hair too high and must not cost a worker.
+    // Sums such as 0.1 + 0.2 come out slightly too high and must not cost a slot.
     (workers - 1e-9).ceil() as u32
 }

@@ -4,12 +4,13 @@ use crate::Reason;
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Backlog,
         Self::Rate,
         Self::Running,
         Self::Fixed,
         Self::External,
+        Self::Idle,
         Self::MinWorkers,
         Self::Total,
         Self::Connections,
@@ -18,6 +19,7 @@ impl Reason {
         Self::Stabilization,
         Self::Paused,
         Self::Suspended,
+        Self::Stalled,
         Self::Unknown,
     ];
 
@@ -33,19 +35,19 @@ impl Reason {
         match self {
             Self::Backlog => "tasks wait",
             Self::Rate => "tasks keep coming",
-            Self::Running => "each running task keeps its worker",
+            Self::Running => "each running task keeps its slot",
             Self::Fixed => "workers.total sets the number, without autoscaling",
             Self::External => "workers.replicas sets the number",
+            Self::Idle => "no task waits or runs",
             Self::MinWorkers => "autoscaling.min is enough",
             Self::Total => "workers.total is reached",
             Self::Connections => "the database has no connections left",
-            Self::NotStarting => "no handler starts, so one pod is tried",
+            Self::NotStarting => "no handler starts, so the operator keeps one pod",
             Self::Failing => "nearly all runs fail, so no pods are added",
-            Self::Stabilization => "fewer are enough, but not for long enough yet",
+            Self::Stabilization => "fewer are enough, but not for all of autoscaling.scaleDownAfter yet",
             Self::Paused => "spec.paused is set",
-            Self::Suspended => {
-                "spec.suspendScaling is set or the condition Stalled says why, so the number stays"
-            }
+            Self::Suspended => "spec.suspendScaling is set, so the number stays",
+            Self::Stalled => "the operator cannot scale the queue, as the condition Stalled says",
             Self::Unknown => "the queue's statistics cannot be read, so the number stays",
         }
     }
@@ -55,7 +57,7 @@ impl Reason {
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         match self {
-            Self::Backlog | Self::Rate | Self::Running => None,
+            Self::Backlog | Self::Rate | Self::Running | Self::Idle => None,
             Self::Fixed => Some("Set workers.scaling to Auto to let the number follow the tasks"),
             Self::External => Some("Change workers.replicas, or set workers.scaling to Auto"),
             Self::MinWorkers => Some("Lower autoscaling.min to keep fewer"),
@@ -69,9 +71,8 @@ impl Reason {
             }
             Self::Stabilization => Some("Shorten autoscaling.scaleDownAfter to scale down sooner"),
             Self::Paused => Some("Set spec.paused to false to start tasks again"),
-            Self::Suspended => Some(
-                "Remove spec.suspendScaling, or set the number of pods yourself; or do what Stalled says",
-            ),
+            Self::Suspended => Some("Remove spec.suspendScaling, or set the number of pods yourself"),
+            Self::Stalled => Some("Do what the message of the condition Stalled says"),
             Self::Unknown => Some("See the condition DatabaseReachable, or the log of the operator"),
         }
     }
@@ -104,6 +105,7 @@ mod tests {
             (Reason::Total, "workers.total"),
             (Reason::Paused, "spec.paused"),
             (Reason::Suspended, "spec.suspendScaling"),
+            (Reason::Stalled, "Stalled"),
         ] {
             assert!(reason.explain().contains(field), "{reason}");
             assert!(
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn there_is_advice_unless_the_number_follows_the_tasks() {
         for reason in Reason::ALL {
-            let follows = matches!(reason, Reason::Backlog | Reason::Rate | Reason::Running);
+            let follows = matches!(reason, Reason::Backlog | Reason::Rate | Reason::Running | Reason::Idle);
             assert_eq!(reason.advice().is_none(), follows, "{reason}");
             assert!(
                 reason.advice().is_none_or(|advice| {

@@ -1,4 +1,4 @@
-//! What a decision must know of the ones before it.
+//! State that is kept from one decision to the next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct SlidingMax {
 }
 
 impl SlidingMax {
-    /// Notes a value and answers the highest of the window that ends now. `now` is a monotonic clock of the
+    /// Notes a value and returns the highest of the window that ends now. `now` is a monotonic clock of the
     /// caller's.
     pub fn note(&mut self, now: Duration, value: u32, window: Duration) -> u32 {
         while self.noted.back().is_some_and(|(_, last)| *last <= value) {
@@ -45,12 +45,12 @@ impl Memory {
         self.rate_demands.noted.is_empty()
     }
 
-    /// Adds a demand that lasts and answers the highest of the window that ends now.
+    /// Adds a demand that lasts and returns the highest of the window that ends now.
     pub(crate) fn rate_demand(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
         self.rate_demands.note(now, workers, window)
     }
 
-    /// Adds a demand of tasks that are there and answers the highest of the window that ends now.
+    /// Adds a demand of tasks that are there and returns the highest of the window that ends now.
     pub(crate) fn backlog_demand(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
         self.backlog_demands.note(now, workers, window)
     }

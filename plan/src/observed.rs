@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use rowlock_crds::{ScalingMode, ScalingPreference, TaskQueueSpec};
 
+use crate::Reason;
+
 /// A pod with its image on the node is ready in about this long; taken until a start was measured.
 const USUAL_POD_START: Duration = Duration::from_secs(3);
 
 /// What the decision about one queue is made from.
+#[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObservedQueue {
     /// Workers over all pods; the ceiling.
@@ -18,8 +21,11 @@ pub struct ObservedQueue {
     pub scaling: Scaling,
     /// No task starts.
     pub paused: bool,
-    /// The pods stay as many as they are.
+    /// `spec.suspendScaling`: the pods stay as many as they are.
     pub suspend_scaling: bool,
+    /// The operator cannot scale the pods, and the condition `Stalled` says why. They stay as many as they
+    /// are.
+    pub stalled: bool,
     /// What the database said; `None` when it said nothing, or too long ago.
     pub stats: Option<Backlog>,
     /// Pods there are, or that were asked for and are starting; without the terminating ones.
@@ -31,7 +37,7 @@ pub struct ObservedQueue {
     pub unplaced: u32,
     /// The most pods that the cluster had room for lately; `None` if there was room for all.
     pub room: Option<u32>,
-    /// Whether no handler of these pods gets to run: more of them would do no more.
+    /// Whether no handler of these pods starts. More pods would fail in the same way.
     pub not_starting: bool,
     /// How long it has held pods without a break; zero without any.
     pub held_for: Duration,
@@ -137,6 +143,7 @@ impl ObservedQueue {
             scaling,
             paused: spec.paused,
             suspend_scaling: spec.suspend_scaling,
+            stalled: false,
             stats: None,
             pods: 0,
             ready: 0,
@@ -148,6 +155,11 @@ impl ObservedQueue {
             waited_for: Duration::ZERO,
             pod_start: USUAL_POD_START,
         }
+    }
+
+    /// Why the pods stay as many as they are, if they do.
+    pub(crate) fn keeps_pods_because(&self) -> Option<Reason> {
+        if self.suspend_scaling { Some(Reason::Suspended) } else { self.stalled.then_some(Reason::Stalled) }
     }
 
     /// Pods that hold this many workers.
@@ -176,7 +188,7 @@ impl ObservedQueue {
 }
 
 impl Backlog {
-    /// Whether anything is there for which a worker must be kept.
+    /// Whether the queue has no task that needs a worker.
     pub(crate) fn is_idle(&self) -> bool {
         self.tasks() == 0
     }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use crate::{Decision, ObservedQueue};
 
-/// How long pods that the cluster had no room for count against a queue, after it has given them up: then it
-/// asks for them again. Long beside the minutes for which they are then waited for, since they keep
-/// connections from others.
+/// How long a queue waits before it asks again for pods that did not fit on a node. Much longer than the
+/// minutes for which it then waits for them, since they keep connections from other queues.
 const NO_ROOM_FOR: Duration = Duration::from_mins(10);
 
 /// When the current state of a queue's pods began, on the clock of [`decide`](crate::decide). Kept between

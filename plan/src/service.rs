@@ -20,7 +20,8 @@ const SIGNIFICANT: f64 = 4.0;
 /// Running tasks that have run for this many times as long as running tasks usually have are of another kind.
 const SLOWER: f64 = 8.0;
 
-/// No squared coefficient of variation counts as more: few runs of a heavy tail say any number.
+/// No squared coefficient of variation counts as more: a few runs of very different lengths give an arbitrary
+/// value.
 const MOST_VARIATION: f64 = 30.0;
 
 /// Seconds, or tasks a second, beyond what can be: products of such numbers are not finite.

@@ -21,7 +21,7 @@ const MIN_HOLD: Duration = Duration::from_mins(10);
 ///    that has waited longest gets its place. If its pod does not become ready, it loses its place after
 ///    three.
 /// 2. `autoscaling.min` is kept.
-/// 3. Tasks that are there get a worker each, as far as the demand goes.
+/// 3. Each queue with tasks gets the workers that [`decide`](crate::decide) computed for them.
 /// 4. What is left keeps pods that have nothing to do.
 /// 5. Pods that the cluster had no room for get places that nobody else asks for.
 ///
@@ -50,7 +50,7 @@ pub fn share(connections: &Connections, queues: &[ObservedQueue], decisions: &mu
     let grown = growth(most.saturating_sub(present), &target, &demands, queues);
     for (index, (queue, decision)) in queues.iter().zip(decisions).enumerate() {
         let allowed = target[index].min(held[index].saturating_add(grown[index]));
-        if decision.reason == Reason::Suspended || allowed >= decision.pods_desired {
+        if decision.reason.keeps_pods() || allowed >= decision.pods_desired {
             continue;
         }
         decision.pods_desired = allowed;
@@ -67,7 +67,7 @@ struct Demand {
     first: u32,
     /// `autoscaling.min`, at most `desired`.
     min: u32,
-    /// A worker for each task that is there, at most `desired`.
+    /// The workers that were computed for its tasks, at most `desired`.
     needed: u32,
     /// All but those that the cluster had no room for.
     placed: u32,
@@ -78,7 +78,7 @@ struct Demand {
 impl Demand {
     fn of(queue: &ObservedQueue, decision: &Decision) -> Self {
         let desired = decision.pods_desired;
-        if decision.reason == Reason::Suspended {
+        if decision.reason.keeps_pods() {
             return Self { suspended: desired, first: 0, min: 0, needed: 0, placed: 0, desired: 0 };
         }
         let workers = decision.demand.unwrap_or(decision.workers_desired);

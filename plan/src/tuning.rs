@@ -1,4 +1,4 @@
-//! The constants of the law, for each choice between short waits and low cost.
+//! The constants of the scaling decision, for each choice between short waits and low cost.
 
 use rowlock_crds::ScalingPreference;
 

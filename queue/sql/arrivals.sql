@@ -1,4 +1,4 @@
--- When the tasks of a queue came, for who replays its load (queue/src/arrivals.rs).
+-- Counts when tasks came, for `rowlock simulate --from-db` (queue/src/arrivals.rs).
 
 -- Counts the tasks of a queue by the second in which they came, among the newest `most` tasks of
 -- all queues (at most 100,000) that came within the last `ago_seconds` and have ids below `before`,

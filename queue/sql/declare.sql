@@ -41,7 +41,8 @@ begin
     and v.owner is distinct from declare_queue.adopts then
     raise exception 'queue "%" belongs to %', declare_queue.name, v.owner
       using errcode = 'RL008',
-        hint = 'Choose another queueName, or adopt the queue.';
+        hint = 'Choose another queueName, or, in a cluster, set the annotation rowlock.dev/adopt '
+          'to that owner.';
   end if;
   if not found then
     -- Waits for a grant in progress. It would not see this queue, and would leave it unrestricted.

@@ -1,6 +1,7 @@
--- An instance's sign of life: what it holds and wants goes in, what it may do comes back. Called by
--- every worker once a second (queue/src/heartbeat.rs).
+-- Renews the leases of an instance. Called by every worker once a second (queue/src/heartbeat.rs).
 
+-- Stores how many slots an instance holds and wants. Returns its allocation, requests to cancel its
+-- tasks, and the generation of the queue's policy.
 create or replace function rowlock.heartbeat(
   instance bigint,
   held int,

@@ -1,5 +1,5 @@
--- Turns at maintenance, and the steadiness of the clock. Called by the maintenance of instances and
--- of the operator (queue/src/retention.rs).
+-- Decides which session does maintenance, and whether the clock has stepped. Called by the
+-- maintenance of instances and of the operator (queue/src/retention.rs).
 
 -- Whether the caller may begin maintenance: make partitions, or clean up. Only one session of a
 -- database has the turn at a time, for at most five minutes, and returns it by

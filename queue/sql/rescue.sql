@@ -1,6 +1,6 @@
--- Takes back the tasks of instances that are gone. Called by the maintenance of instances and of
--- the operator (queue/src/maintenance.rs): `rescue` directly, `newest_heartbeats` through
--- rowlock.maintain. `rescue_pod` is called by the operator alone (queue/src/rescue_pod.rs).
+-- Takes back the tasks of instances that are gone. `rescue` is called by instances only, in their
+-- maintenance (queue/src/maintenance.rs). `rescue_pod` is called by the operator only, for a pod
+-- that has ended (queue/src/rescue_pod.rs). rowlock.maintain calls `newest_heartbeats`.
 
 -- The number of the newest heartbeat of every live instance. An instance may be rescued if that
 -- number has not changed for a whole lease on the caller's own monotonic clock (R4).

@@ -5,7 +5,7 @@
 -- Records decisions: a JSON array of objects with the columns of the table, the name of the
 -- `queue`, its `owner`, and `age_seconds`, how long ago it was decided. A queue of another owner is
 -- left out, and so is a decision with the same pods and reason as the last one: that is what a new
--- operator decides first. Answers how many were recorded.
+-- operator decides first. Returns how many were recorded.
 create or replace function rowlock.record_scaling_decisions(decisions json)
 returns int
 language plpgsql volatile security definer
@@ -73,7 +73,7 @@ begin
   return recorded;
 end $$;
 
--- Answers up to `most` decisions of a queue (at most 1000), the newest first. `as_of`: only those
+-- Returns up to `most` decisions of a queue (at most 1000), the newest first. `as_of`: only those
 -- that were made by then, so the first one is the one that held at that time.
 create or replace function rowlock.scaling_decisions(
   queue text,
@@ -131,7 +131,7 @@ begin
 end $$;
 
 -- Deletes decisions that are older than seven days, and all but the newest 10,000 of a queue, up to
--- `most`. The newest one of a queue stays: it holds. Answers how many were deleted.
+-- `most`. The newest one of a queue stays: it holds. Returns how many were deleted.
 create or replace function rowlock.delete_old_scaling_decisions(most int)
 returns int
 language plpgsql volatile security definer

@@ -28,8 +28,9 @@ returns interval
 language sql immutable
 return interval '1 hour';
 
--- Whether as many suspects run as may, or wait in an instance for its other tasks: one for every
--- four instances, so that a queue goes on with its other tasks, and one at least.
+-- Whether the limit of suspects in progress is reached: those that run, and those whose instance
+-- still finishes other tasks. The limit is one for every four instances, so that a queue goes on
+-- with its other tasks, and at least one.
 create or replace function rowlock.enough_suspects_run(queue int)
 returns boolean
 language sql stable
@@ -225,7 +226,7 @@ as $$
   )
 $$;
 
--- Puts suspects where they wait. `until`, and not when they are due, they become available.
+-- Puts suspects where they wait. They become ordinary available tasks at `until`, not at `due`.
 create or replace function rowlock.delay_suspects(
   queue int,
   ids bigint[],

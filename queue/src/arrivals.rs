@@ -1,4 +1,4 @@
-//! When the tasks of a queue came, for who replays its load.
+//! Counts when tasks came, for `rowlock simulate --from-db`.
 
 use std::{collections::BTreeMap, time::Duration};
 

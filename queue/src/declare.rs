@@ -10,6 +10,16 @@ use crate::{Db, QueueId, Result, db::query};
 /// The SQLSTATE of the refusal to declare a queue that belongs to another owner.
 pub const NOT_THE_OWNER: &str = "RL008";
 
+/// The longest owner: a control plane, a namespace and a name.
+pub const LONGEST_OWNER: usize = 200;
+
+/// Whether `rowlock.declare_queue` accepts this owner, which becomes a part of commands for people.
+#[must_use]
+pub fn is_owner(owner: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
+    (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
+}
+
 /// A queue as its `TaskQueue` declares it.
 #[derive(Debug, Clone)]
 pub struct Declaration {

@@ -64,7 +64,7 @@ pub use cancel::{Cancelled, cancel};
 pub use claim::{CLAIM_MAX, Claim, Claimed, claim, claim_again};
 pub use connect::{Access, Connect, UrlTrust};
 pub use db::Db;
-pub use declare::{Declaration, NOT_THE_OWNER, adopt, declare};
+pub use declare::{Declaration, LONGEST_OWNER, NOT_THE_OWNER, adopt, declare, is_owner};
 pub use delete_queue::delete_queue;
 pub use drain_pods::{DrainPods, DrainingPod, drain_pods};
 pub use enqueue::{EnqueueOptions, enqueue};

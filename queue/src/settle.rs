@@ -44,6 +44,23 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The names of all outcomes, in metrics and logs.
+    pub const NAMES: [&'static str; 6] = ["complete", "retry", "dead", "snooze", "release", "suspect"];
+
+    /// One of [`Self::NAMES`].
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        let [complete, retry, dead, snooze, release, suspect] = Self::NAMES;
+        match self {
+            Self::Complete { .. } => complete,
+            Self::Retry { .. } => retry,
+            Self::Dead { .. } => dead,
+            Self::Snooze { .. } => snooze,
+            Self::Release => release,
+            Self::HandlerEnded => suspect,
+        }
+    }
+
     fn code(&self) -> i16 {
         match self {
             Self::Complete { .. } => 1,

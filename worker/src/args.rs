@@ -185,7 +185,10 @@ pub(crate) fn parse_handler_url(text: &str) -> Result<Uri, ConfigError> {
     let uri: Uri =
         text.parse().map_err(|error| ConfigError(format!("--handler-url is not a URL: {error}")))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
-        return Err(ConfigError("--handler-url must look like http://127.0.0.1:8080/tasks".to_owned()));
+        return Err(ConfigError(
+            "--handler-url must look like http://127.0.0.1:8080/tasks; Unix sockets are not supported"
+                .to_owned(),
+        ));
     }
     Ok(uri)
 }
@@ -277,11 +280,22 @@ mod tests {
         check_wrong(&["--pod-uid", "emails-7d9f"], "metadata.uid");
         check_wrong(&["--handler-url", "https://h/"], "must look like http://");
         check_wrong(&["--handler-url", "/tasks"], "must look like http://");
+        check_wrong(&["--handler-url", "unix://run/handler.sock"], "Unix sockets are not supported");
         let args = ["rowlock-worker", "--database-url-file", "/nowhere", "--queue", "q"];
         let Err(error) = Args::try_parse_from(args).unwrap().resolve() else { panic!("it does not exist") };
         assert!(error.to_string().contains("--database-url-file /nowhere"), "{error}");
         check_wrong(&["--database-ca-file", "/nowhere"], "--database-ca-file /nowhere");
         check_wrong(&["--config", "/nowhere.yaml"], "/nowhere.yaml");
+    }
+
+    #[test]
+    fn the_range_of_slots_is_documented() {
+        let page = std::fs::read_to_string("../docs/limits.md").unwrap();
+        let row = format!("| `rowlock-worker --slots` | 1 to {MAX_SLOTS} |\n");
+        assert!(page.contains(&row), "{row}");
+        for (slots, is_accepted) in [(0, false), (1, true), (MAX_SLOTS, true), (MAX_SLOTS + 1, false)] {
+            assert_eq!(resolve(&["--slots", &slots.to_string()]).is_ok(), is_accepted, "{slots}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use rowlock_daemon::LogLines;
+use rowlock_daemon::{LogLines, log_filter};
 use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -41,15 +41,11 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// sqlx logs a warning for every broken connection and slow acquire. The worker logs and counts the
-/// consequences itself.
-const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error";
-
 /// Installs a `tracing` subscriber that writes to standard error. `RUST_LOG` sets the level; `info` is the
 /// default.
 pub fn install(format: LogFormat) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
-    let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
+    let filter: Targets = chosen.or_else(|| log_filter("info").parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(LogLines::new).with_ansi(colours);
     let lines = match format {

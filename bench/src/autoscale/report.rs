@@ -70,7 +70,7 @@ pub(super) fn rows(versions: &Versions, queues: &[Queue]) -> Vec<Row> {
         row("p95 wait", "s", |figures| figures.p95, (!is_tuned).then_some(GOAL_WAIT));
         row("median wait", "s", |figures| figures.p50, None);
         row("longest wait", "s", |figures| figures.longest, None);
-        row("cost", "worker-hours", |figures| figures.worker_hours, is_tuned.then_some(GOAL_HOURS_TUNED));
+        row("cost", "slot-hours", |figures| figures.worker_hours, is_tuned.then_some(GOAL_HOURS_TUNED));
         row("first pod asked for", "s", |figures| figures.first_asked, None);
         row("first pod ready", "s", |figures| figures.first_ready, None);
     }

@@ -28,13 +28,13 @@ const WAIT_COUNTS_SECONDS: f64 = 0.5;
 /// Shorter waits are equal: a ratio of milliseconds tells nothing.
 const EQUAL_WAIT_SECONDS: f64 = 0.1;
 
-/// Fewer worker-hours are equal: half a minute of a worker.
+/// Fewer slot-hours are equal: half a minute of a worker.
 const EQUAL_WORKER_HOURS: f64 = 0.01;
 
 pub(super) fn rows(scored: &[Scored]) -> Vec<Row> {
     use LawKind::{KedaDefault, KedaTuned, Knative, Oracle};
     let bursts = |family: &Scored| family.kind == Kind::BurstsFromZero;
-    let hours = |what: &str, peer, goal, pairs: &[(f64, f64)]| row(what, "worker-hours", peer, goal, pairs);
+    let hours = |what: &str, peer, goal, pairs: &[(f64, f64)]| row(what, "slot-hours", peer, goal, pairs);
     vec![
         row("p95 wait, where tasks wait", "s", KedaDefault, GOAL_WAIT, &waits(scored)),
         hours("cost, beside KEDA", KedaDefault, GOAL_HOURS_KEDA, &costs(scored, KedaDefault, |_| true)),

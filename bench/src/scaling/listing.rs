@@ -33,11 +33,11 @@ pub(super) fn print_families(families: &[Family], seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Prints the scores: p95 waits in seconds, then worker-hours.
+/// Prints the scores: p95 waits in seconds, then slot-hours.
 pub(super) fn print_scores(scored: &[Scored]) -> Result<()> {
     let mut out = io::stdout().lock();
     let header = columns(|_, name| name.to_owned());
-    writeln!(out, "\n{:<20} {:<8} {:<40}  worker-hours", "", "", " p95 wait in seconds")?;
+    writeln!(out, "\n{:<20} {:<8} {:<40}  slot-hours", "", "", " p95 wait in seconds")?;
     writeln!(
         out,
         "{:<20} {:<8}{header} {header} {:>7} {:>5} {:>6} {:>7}",

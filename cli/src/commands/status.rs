@@ -22,7 +22,7 @@ const HEADER: [&str; 11] = [
     "OLDEST",
     "INSTANCES",
     "BUSY",
-    "WORKERS",
+    "TOTAL-SLOTS",
 ];
 
 pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: Why, output: Output) -> Result<(), Failure> {
     };
     let text = || {
         let rows: Vec<_> = decisions.iter().map(row).collect();
-        let changes = table(&["TIME", "FROM", "TO", "WORKERS", "REASON"], &rows);
+        let changes = table(&["TIME", "FROM-PODS", "TO-PODS", "DESIRED-SLOTS", "REASON"], &rows);
         format!("{}\n\n{changes}", paragraph(&queue, newest, now.as_ref()))
     };
     let changes: Vec<_> = decisions.iter().map(value).collect();
@@ -62,7 +62,7 @@ fn number(queue: &str, decision: &ScalingDecision) -> String {
         "Queue {} should have {} with {}, {change}, since {} ({} ago).",
         word(queue),
         counted(i64::from(*pods), "pod"),
-        counted(i64::from(*workers), "worker"),
+        counted(i64::from(*workers), "slot"),
         whole_seconds(at),
         Dur::from_secs(ago.as_secs()),
     )
@@ -85,7 +85,7 @@ fn figures(figures: &ScalingFigures) -> String {
     };
     format!(
         "When this was decided, {} waited, {running} ran, {arrivals_per_second:.1} came per second, and \
-         {each}; a new pod takes {} to start. Keeping up with the tasks that come needs {:.1} workers, and \
+         {each}; a new pod takes {} to start. Keeping up with the tasks that come needs {:.1} slots, and \
          starting the waiting ones in time needs {:.1}.",
         counted(*waiting, "task"),
         seconds(figures.pod_start_seconds),
@@ -96,7 +96,7 @@ fn figures(figures: &ScalingFigures) -> String {
 
 /// What the tasks need, where that is another number.
 fn needed(demand: i32, decision: &ScalingDecision) -> Option<String> {
-    let needed = counted(i64::from(demand), "worker");
+    let needed = counted(i64::from(demand), "slot");
     (demand != decision.workers).then(|| format!("The demand is {needed}."))
 }
 
@@ -203,10 +203,10 @@ mod tests {
     fn one_paragraph_has_the_figures_that_decided() {
         assert_eq!(
             paragraph("emails", &decided(Reason::Backlog), None),
-            "Queue emails should have 5 pods with 10 workers, up from 2, since 2026-11-29T21:03:11+00:00 \
+            "Queue emails should have 5 pods with 10 slots, up from 2, since 2026-11-29T21:03:11+00:00 \
              (4m12s ago). The reason: tasks wait (Backlog). When this was decided, 120 tasks waited, 4 ran, \
              3.2 came per second, and a task took 250 ms on average; a new pod takes 3.0 s to start. Keeping \
-             up with the tasks that come needs 0.9 workers, and starting the waiting ones in time needs 9.6. \
+             up with the tasks that come needs 0.9 slots, and starting the waiting ones in time needs 9.6. \
              No limit applies."
         );
     }
@@ -222,8 +222,8 @@ mod tests {
         };
         let text = paragraph("emails", &limited, None);
         for part in [
-            "5 pods with 10 workers, as before",
-            "(Connections). The demand is 40 workers. max_connections is 100. The limit Connections keeps",
+            "5 pods with 10 slots, as before",
+            "(Connections). The demand is 40 slots. max_connections is 100. The limit Connections keeps",
             "Allow more connections to the database",
         ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
@@ -231,6 +231,15 @@ mod tests {
         let total =
             paragraph("emails", &ScalingDecision { demand: Some(40), ..decided(Reason::Total) }, None);
         assert!(total.ends_with("lower than the tasks need. Raise workers.total to allow more."), "{total}");
+    }
+
+    /// Before, an idle queue got the advice to lower `autoscaling.min`, although it was 0.
+    #[test]
+    fn an_idle_queue_gets_no_advice() {
+        let idle = ScalingDecision { pods: 0, workers: 0, demand: Some(0), ..decided(Reason::Idle) };
+        let text = paragraph("emails", &idle, None);
+        assert!(text.contains("The reason: no task waits or runs (Idle)."), "{text}");
+        assert!(text.ends_with("No limit applies."), "{text}");
     }
 
     #[test]
@@ -243,7 +252,7 @@ mod tests {
             ..figures
         });
         let text = paragraph("emails", &first, None);
-        assert!(text.contains("1 pod with 1 worker, down from 2"), "{text}");
+        assert!(text.contains("1 pod with 1 slot, down from 2"), "{text}");
         assert!(text.contains("1 task waited") && text.contains("so 1.0 s per task was assumed"), "{text}");
     }
 

@@ -216,7 +216,8 @@ fn describe_queue(manifest: &Manifest) -> String {
     let not_scaled = manifest.spec.target_ref.as_ref().map(|target| {
         format!(" (in a cluster, this queue scales the Deployment {}; here nothing does)", target.name)
     });
-    format!("queue     {queue}: up to {total} workers, handler: {handler}{}", not_scaled.unwrap_or_default())
+    let not_scaled = not_scaled.unwrap_or_default();
+    format!("queue     {queue}: up to {total} tasks at a time, handler: {handler}{not_scaled}")
 }
 
 /// The path relative to the working directory, if it is below that.

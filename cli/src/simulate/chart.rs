@@ -1,4 +1,4 @@
-//! Charts of plain text: a row of bars per law, all on the same scale.
+//! Charts of plain text: a row of bars per autoscaler, all on the same scale.
 
 use super::curve::{Measure, highest};
 use super::report::{Replayed, duration, rounded};
@@ -10,7 +10,7 @@ const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '
 /// The narrowest chart in which anything can be seen.
 const LEAST_WIDTH: usize = 20;
 
-/// What a row has beside its bars: the name of the law, and its highest value.
+/// What a row has beside its bars: the name of the autoscaler, and its highest value.
 const BESIDE: usize = 24;
 
 /// A chart for each measure, in this many columns of a terminal.

@@ -11,18 +11,18 @@ pub(super) enum Measure {
     /// Tasks that could start.
     Backlog,
     /// Slots of pods that start or are ready.
-    Workers,
+    Slots,
     /// How long the oldest of those tasks has waited, in seconds.
     Wait,
 }
 
 impl Measure {
-    pub(super) const ALL: [Self; 3] = [Self::Backlog, Self::Workers, Self::Wait];
+    pub(super) const ALL: [Self; 3] = [Self::Backlog, Self::Slots, Self::Wait];
 
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Backlog => "backlog: tasks that wait",
-            Self::Workers => "workers",
+            Self::Slots => "slots",
             Self::Wait => "wait of the oldest task, in seconds",
         }
     }
@@ -88,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_counts_workers_and_not_pods() {
+    fn a_curve_counts_slots_and_not_pods() {
         let sample = Sample { available: 7, pods_asked: 3, wait_of_oldest: 1.5, ..Sample::default() };
         let curve = Curve::of(&[sample, Sample::default()], 4);
         let first: Vec<f64> = Measure::ALL.iter().map(|measure| curve.points(*measure)[0]).collect();
         assert_eq!(first, [7.0, 12.0, 1.5]);
-        assert!((curve.highest(Measure::Workers) - 12.0).abs() < 1e-9);
+        assert!((curve.highest(Measure::Slots) - 12.0).abs() < 1e-9);
     }
 }

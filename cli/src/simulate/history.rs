@@ -53,7 +53,7 @@ pub(super) async fn read(
     let rows = rows(&arrivals, takes);
     if rows.is_empty() {
         let problem = format!("no task came to queue {} within {ago} that could start at once", word(queue));
-        return Err(Failure::not_found(problem).hint("choose a longer time, or write a load with --trace"));
+        return Err(Failure::not_found(problem).hint("choose a longer time, or give a file with --load"));
     }
     Ok(Source { rows, spread: SPREAD, notes: notes(&arrivals, ago, takes) })
 }

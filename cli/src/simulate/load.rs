@@ -4,7 +4,7 @@ use super::trace::Row;
 use rowlock_crds::TaskQueueSpec;
 use rowlock_simulation::{Load, PodStart, QueueLoad, Task};
 
-/// After the last task, all laws have time to scale down: the windows of KEDA and of the
+/// After the last task, all autoscalers have time to scale down: the windows of KEDA and of the
 /// `HorizontalPodAutoscaler` are five minutes each.
 const TAIL: f64 = 600.0;
 

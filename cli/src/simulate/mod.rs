@@ -31,7 +31,7 @@ const LONGEST_POD_START: Duration = Duration::from_hours(1);
 /// A line stands for a day at most.
 const LONGEST_SPREAD: Duration = Duration::from_hours(24);
 
-/// As long as the longest trace.
+/// As long as the longest load of a file.
 const LONGEST_HISTORY: Duration = Duration::from_hours(31 * 24);
 
 /// The width without a terminal.
@@ -49,14 +49,14 @@ struct Source {
 pub(crate) async fn run(args: Simulate, output: Output) -> Result<(), Failure> {
     let manifest = manifest::choose(&args.file, args.queue.as_deref(), &args.set)?;
     let pod_start = within("--pod-start", args.pod_start, LONGEST_POD_START)?;
-    let Source { rows, spread, notes } = match (args.source.trace, args.source.from_db) {
-        (Some(trace), _) => from_trace(&trace, args.spread, manifest.spec.timeout)?,
+    let Source { rows, spread, notes } = match (args.source.load, args.source.from_db) {
+        (Some(file), _) => from_file(&file, args.spread, manifest.spec.timeout)?,
         (None, Some(ago)) => {
             within("--from-db", ago, LONGEST_HISTORY)?;
             history::read(args.database, &manifest, ago, args.task_duration).await?
         }
         // The arguments require one of the two.
-        (None, None) => return Err(Failure::usage("no load is given").hint("add --trace or --from-db")),
+        (None, None) => return Err(Failure::usage("no load is given").hint("add --load or --from-db")),
     };
     let setting = Setting { pod_start, spread, seed: args.seed };
     let load = load::load(manifest.queue_name(), &manifest.spec, &rows, setting);
@@ -78,12 +78,12 @@ pub(crate) async fn run(args: Simulate, output: Output) -> Result<(), Failure> {
         "seconds": load.seconds,
         "seed": args.seed,
         "notes": notes,
-        "laws": all.iter().map(report::value).collect::<Vec<_>>(),
+        "autoscalers": all.iter().map(report::value).collect::<Vec<_>>(),
     });
     output.result(text, &value)
 }
 
-fn from_trace(path: &Path, spread: Dur, timeout: Dur) -> Result<Source, Failure> {
+fn from_file(path: &Path, spread: Dur, timeout: Dur) -> Result<Source, Failure> {
     let spread = within("--spread", spread, LONGEST_SPREAD)?;
     let rows = trace::read(path).map_err(|errors| Failure::usage(errors.join("\n")))?;
     if let Some(row) = rows.iter().find(|row| row.seconds > timeout.as_duration().as_secs_f64()) {
@@ -93,7 +93,7 @@ fn from_trace(path: &Path, spread: Dur, timeout: Dur) -> Result<Source, Failure>
     Ok(Source { rows, spread, notes: Vec::new() })
 }
 
-/// Replays the load through each law.
+/// Replays the load through each autoscaler.
 fn replay_all(
     manifest: &Manifest,
     load: &Load,
@@ -133,7 +133,7 @@ fn title(manifest: &Manifest, load: &Load, pod_start: Dur, seed: u64) -> String 
         ScalingMode::External => " (External: the operator keeps spec.workers.replicas)".to_owned(),
     };
     format!(
-        "queue {}: up to {} workers, {} per pod{mode}; {tasks} tasks in {}; a pod starts in {}; seed {}",
+        "queue {}: up to {} slots, {} per pod{mode}; {tasks} tasks in {}; a pod starts in {}; seed {}",
         manifest.queue_name(),
         workers.total,
         workers.per_pod,

@@ -7,9 +7,9 @@ pub(super) use rowlock_simulation::{duration, rounded};
 use serde_json::{Value, json};
 
 const HEADER: [&str; 8] =
-    ["LAW", "P50-S", "P95-S", "P99-S", "MAX-S", "WORKER-HOURS", "BUSY-%", "NOT-STARTED"];
+    ["AUTOSCALER", "P50-S", "P95-S", "P99-S", "MAX-S", "SLOT-HOURS", "BUSY-%", "NOT-STARTED"];
 
-/// What a law made of the load.
+/// What an autoscaler made of the load.
 #[derive(Debug)]
 pub(super) struct Replayed {
     pub(super) law: LawKind,
@@ -17,7 +17,7 @@ pub(super) struct Replayed {
     pub(super) curve: Curve,
 }
 
-/// A line per law: the waits in seconds, and the cost.
+/// A line per autoscaler: the waits in seconds, and the cost.
 pub(super) fn scores(all: &[Replayed]) -> String {
     table(&HEADER, &all.iter().map(row).collect::<Vec<_>>())
 }
@@ -37,7 +37,7 @@ pub(super) fn value(one: &Replayed) -> Value {
     let score = &one.score;
     let points = |measure| one.curve.points(measure);
     json!({
-        "law": one.law.name(),
+        "autoscaler": one.law.name(),
         "tasks": score.tasks,
         "waitSeconds": {
             "p50": score.p50_wait,
@@ -45,14 +45,14 @@ pub(super) fn value(one: &Replayed) -> Value {
             "p99": score.p99_wait,
             "max": score.max_wait,
         },
-        "workerHours": score.worker_hours,
+        "slotHours": score.worker_hours,
         "busyShare": score.busy_share,
         "completed": score.completed,
         "notStarted": score.not_started,
         "reversalsPerMinute": score.reversals_per_minute,
         "curve": {
             "backlog": points(Measure::Backlog),
-            "workers": points(Measure::Workers),
+            "slots": points(Measure::Slots),
             "oldestWaitSeconds": points(Measure::Wait),
         },
     })

@@ -1,4 +1,4 @@
-//! The picture: a panel per measure and a line per law.
+//! The picture: a panel per measure and a line per autoscaler.
 
 use super::curve::Measure;
 use super::report::{Replayed, rounded};
@@ -27,7 +27,7 @@ mod tests {
     use rowlock_simulation::{LawKind, Sample, Score};
 
     #[test]
-    fn a_picture_has_a_curve_per_law_and_measure_and_no_control_characters() {
+    fn a_picture_has_a_curve_per_autoscaler_and_measure_and_no_control_characters() {
         let sample = Sample { available: 5, pods_asked: 1, ..Sample::default() };
         let one = |law| Replayed { law, score: Score::default(), curve: Curve::of(&[sample; 10], 4) };
         let svg = picture("a<script>&\u{1b}", &[one(LawKind::Rowlock), one(LawKind::Oracle)], 600.0);

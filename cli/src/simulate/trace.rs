@@ -1,4 +1,4 @@
-//! The trace: a CSV file that says when how many tasks come, and how long they take.
+//! The load as a CSV file: when how many tasks come, and how long they take.
 //!
 //! Every wrong line is refused with its line and column. Nothing is guessed.
 
@@ -14,7 +14,7 @@ const MOST_BYTES: u64 = 128 * 1024 * 1024;
 /// Their replay takes minutes and half a gigabyte.
 pub(super) const MOST_TASKS: u64 = 2_000_000;
 
-/// A month. Each second is kept until its law is replayed.
+/// A month. Each second is kept until its autoscaler is replayed.
 const MOST_SECONDS: f64 = 31.0 * 86_400.0;
 
 /// The longest mean of service times: a day.
@@ -54,7 +54,7 @@ pub(super) struct Row {
 /// Reads the file and checks it. The errors name the file, the line and the column.
 pub(super) fn read(path: &Path) -> Result<Vec<Row>, Vec<String>> {
     let shown = path.display().to_string();
-    let failed = |error: std::io::Error| vec![format!("--trace {shown}: {error}")];
+    let failed = |error: std::io::Error| vec![format!("--load {shown}: {error}")];
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -138,7 +138,7 @@ fn cells(line: &str) -> Vec<Cell<'_>> {
     columns.into_iter().zip(line.split(',').map(str::trim)).collect()
 }
 
-/// The names of the columns, and whether a trace needs them.
+/// The names of the columns, and whether a file needs them.
 const NAMES: [(&str, bool); 5] =
     [("at", true), ("tasks", true), ("seconds", true), ("delay", false), ("variation", false)];
 
@@ -177,7 +177,7 @@ impl Columns {
         Ok(Self { places, count: cells.len() })
     }
 
-    /// The cell of a name, if the trace has it and it is not empty.
+    /// The cell of a name, if the file has it and it is not empty.
     fn cell<'a>(&self, cells: &[Cell<'a>], name: usize) -> Option<Cell<'a>> {
         cells.get(self.places[name]?).copied()
     }
@@ -250,7 +250,7 @@ impl Reader {
         }
         if at > MOST_SECONDS {
             let problem = format!("`{shown}` is more than 31 days after the first line, the longest load");
-            return wrong(problem, "cut the trace into parts");
+            return wrong(problem, "cut the file into parts");
         }
         Ok(at)
     }
@@ -264,7 +264,7 @@ impl Reader {
         };
         if self.tasks.saturating_add(tasks) > MOST_TASKS {
             let problem = format!("more than {MOST_TASKS} tasks up to here, whose replay takes minutes");
-            return Err(Wrong::new(column, "tasks", problem, "cut the trace into parts"));
+            return Err(Wrong::new(column, "tasks", problem, "cut the file into parts"));
         }
         Ok(tasks)
     }

@@ -76,7 +76,7 @@ fn not_observed() -> Value {
     }] })
 }
 
-/// The scale subresource counts pods, as autoscalers do. It does not use `total`, which counts workers.
+/// The scale subresource counts pods, as autoscalers do. It does not use `total`, which counts slots.
 fn scale() -> CustomResourceSubresourceScale {
     CustomResourceSubresourceScale {
         spec_replicas_path: ".spec.workers.replicas".to_owned(),
@@ -98,11 +98,11 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
     };
     let ready =
         |field: &str| format!(".status.conditions[?(@.type==\"{}\")].{field}", ConditionType::Ready.as_str());
-    let workers = "Workers that may run tasks now";
+    let slots = "Slots that may run tasks now";
     let oldest = "How long the oldest available task has waited";
     vec![
         column("Ready", "string", &ready("status"), "Whether tasks are processed", None),
-        column("Workers", "integer", ".status.workers.allocated", workers, None),
+        column("Slots", "integer", ".status.workers.allocated", slots, None),
         column("Backlog", "integer", ".status.backlog.available", "Tasks that could start now", None),
         column("Oldest", "date", ".status.backlog.oldestAvailable", oldest, None),
         column("Dead", "integer", ".status.backlog.dead", "Dead tasks", None),

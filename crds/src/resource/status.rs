@@ -24,13 +24,13 @@ pub struct TaskQueueStatus {
     /// Label selector of those pods, for autoscalers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// The workers over all pods.
+    /// The slots over all pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<WorkersStatus>,
-    /// The open tasks by state, rounded, and the dead ones.
+    /// The unfinished tasks by state, rounded, and the dead ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
-    /// The last decision about the number of workers.
+    /// The last decision about the number of pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
     /// The canary that runs or that has failed; see `spec.rollout.canary`.
@@ -81,15 +81,15 @@ pub struct CanaryStatus {
     pub failed: i64,
 }
 
-/// The workers over all pods.
+/// The slots over all pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkersStatus {
-    /// Desired workers.
+    /// Desired slots, after limits apply.
     pub desired: i32,
-    /// Workers that may run tasks now.
+    /// Slots that may run tasks now.
     pub allocated: i32,
-    /// Workers that run a task now.
+    /// Slots that run a task now.
     pub busy: i32,
 }
 
@@ -112,26 +112,26 @@ pub struct BacklogStatus {
     pub oldest_available: Option<Time>,
 }
 
-/// The last decision about the number of workers.
+/// The last decision about the number of pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScalingStatus {
     /// What sets the number of pods: `Auto`, `Fixed` or `External`.
     pub mode: String,
-    /// Workers that the tasks need (with External: those of `workers.replicas`), before limits apply.
-    pub desired: i32,
-    /// What decided the number.
+    /// Slots that the tasks need (with External: those of `workers.replicas`), before limits apply.
+    pub demand: i32,
+    /// Why the queue has this number of pods: a reason such as `Backlog`, `Idle` or `Total`.
     pub reason: String,
     /// The limit that keeps the number lower: `Total`, `Connections`, `NotStarting` or `Failing`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
-    /// What `desired` was computed from, rounded. Missing where the number does not follow the tasks.
+    /// What `demand` was computed from, rounded. Missing where the number does not follow the tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<ScalingInputs>,
 }
 
-/// What the number of workers was computed from. Each figure has two digits and is kept while it changes by
-/// less than a tenth.
+/// What the demand was computed from. Each figure has two digits and is kept while it changes by less than a
+/// tenth.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScalingInputs {
@@ -145,8 +145,8 @@ pub struct ScalingInputs {
     pub service_millis: i64,
     /// How long a new pod takes until its first task, in milliseconds.
     pub pod_start_millis: i64,
-    /// Workers to keep up with the tasks that come.
+    /// Slots to keep up with the tasks that come.
     pub workers_for_rate: i64,
-    /// Workers to start the waiting tasks in time.
+    /// Slots to start the waiting tasks in time.
     pub workers_for_backlog: i64,
 }

@@ -118,7 +118,7 @@ fn a_status_survives_a_round_trip() {
             "available": 17, "scheduled": 1, "running": 38, "retryable": 2, "dead": 5,
             "oldestAvailable": "2026-01-01T00:00:00Z"
         },
-        "scaling": { "mode": "Auto", "desired": 60, "reason": "Total", "limitedBy": "Total" },
+        "scaling": { "mode": "Auto", "demand": 60, "reason": "Total", "limitedBy": "Total" },
         "database": { "identity": "shop@7", "before": "shop@6", "changed": "2026-01-01T00:00:00Z" }
     });
     let read: TaskQueueStatus = serde_json::from_value(status.clone()).unwrap();

@@ -6,6 +6,7 @@ use super::supervised::Supervised;
 use crate::process::{Launch, Stop};
 use nix::sys::signal::Signal;
 use rowlock_crds::{Manifest, env};
+use rowlock_daemon::log_filter;
 use rowlock_plan::{Instance as Planned, Ports};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 const HANDLER_LINGER: Duration = Duration::from_secs(2);
 
 /// What the worker logs unless `RUST_LOG` is set: warnings and errors.
-const WORKER_LOG: &str = "warn,sqlx=error";
+const WORKER_LOG: &str = "warn";
 
 pub(super) struct Instance {
     pub(super) ports: Ports,
@@ -110,7 +111,7 @@ fn worker_launch(config: &LocalConfig, planned: &Planned) -> Launch {
     }
     vars.push((env::LOG_FORMAT.into(), "text".into()));
     if std::env::var_os("RUST_LOG").is_none() {
-        vars.push(("RUST_LOG".into(), WORKER_LOG.into()));
+        vars.push(("RUST_LOG".into(), log_filter(WORKER_LOG).into()));
     }
     Launch {
         program: config.worker.clone(),

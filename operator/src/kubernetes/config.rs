@@ -13,7 +13,7 @@ use crate::kubernetes::deployment::worker_image::WorkerImage;
 use crate::kubernetes::deployment::worker_resources;
 use crate::kubernetes::deployment::worker_tracing;
 
-/// Scales the workers of every `TaskQueue` of a cluster and reports their state in its status
+/// Runs and scales the pods of every `TaskQueue` of a cluster, and reports their state in its status
 #[derive(Debug, Clone, Parser)]
 #[command(name = "rowlock-operator", version)]
 pub struct Config {
@@ -48,18 +48,18 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_WORKER_TRACING")]
     #[arg(default_value = "{}", hide_default_value = true, value_parser = worker_tracing::parse)]
     pub worker_tracing: BTreeMap<String, String>,
-    /// How many queues may roll at a time after a new release of the operator, or another worker image,
-    /// resources or tracing
+    /// How many queues may replace their pods at the same time after a new release of the operator, or
+    /// another worker image, resources or tracing
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE")]
     #[arg(default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
-    /// Database hosts to connect to although they have a loopback, link-local, multicast or cloud metadata
-    /// address, that of the API server's Service or a refused one: names, addresses and ranges such as
-    /// 10.0.0.0/24, separated by commas
+    /// Database hosts to allow although the operator refuses their addresses by default (loopback,
+    /// link-local, multicast, cloud metadata, the API server's Service) or by --refused-database-hosts:
+    /// names, addresses and ranges such as 10.0.0.0/24, separated by commas
     #[arg(long, env = "ROWLOCK_ALLOWED_DATABASE_HOSTS", value_delimiter = ',', value_parser = host)]
     pub allowed_database_hosts: Vec<String>,
-    /// More database hosts that it must not connect to, such as the addresses of nodes and of the API server
-    /// behind its Service: names, addresses and ranges such as 10.0.0.0/24, separated by commas
+    /// More database hosts to refuse, such as the addresses of nodes and of the API server behind its
+    /// Service: names, addresses and ranges such as 10.0.0.0/24, separated by commas
     #[arg(long, env = "ROWLOCK_REFUSED_DATABASE_HOSTS", value_delimiter = ',', value_parser = host)]
     pub refused_database_hosts: Vec<String>,
     /// The API server's host, from the client's configuration. Tenants' databases must not be there.
@@ -152,6 +152,14 @@ mod tests {
 
     fn config(more: &[&str]) -> Result<Config, clap::Error> {
         Config::try_parse_from([&["rowlock-operator", "--worker-image", "w"] as &[&str], more].concat())
+    }
+
+    #[test]
+    fn the_range_of_rollouts_is_documented() {
+        let page = include_str!("../../../docs/limits.md");
+        assert!(page.contains("| `rowlock-operator --rollouts-at-once` | at least 1 |\n"));
+        assert!(config(&["--rollouts-at-once", "1"]).is_ok());
+        assert!(config(&["--rollouts-at-once", "0"]).is_err());
     }
 
     #[test]

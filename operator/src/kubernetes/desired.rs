@@ -1,4 +1,4 @@
-//! Converts a `TaskQueue` into what a controller keeps of it: pure.
+//! Converts a `TaskQueue` into what a controller keeps of it. No I/O.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

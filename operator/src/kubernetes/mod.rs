@@ -5,15 +5,15 @@
 //! * [`run()`], [`Config`]: a whole operator;
 //! * `run`, `controller`, `context`: a controller for each database, which asks
 //!   [`Reconciler`](crate::Reconciler) to observe, plan and apply;
-//! * `desired`: what a controller keeps of a `TaskQueue`; pure;
+//! * `desired`: what a controller keeps of a `TaskQueue`; no I/O;
 //! * `api`: watches, writes, events and leader election;
 //! * `database`: from a `TaskQueue` to a session: Secrets, certificates, connections;
 //! * `deployment`: the objects of a queue: how they are built, what was applied last, and the next write;
-//! * `rollouts`: which queues may roll at the same time; pure;
-//! * `pods`: what the status of pods says, and how healthy they are; pure;
-//! * `status`: conditions and events; pure, except for `pod_events` and `unreadable`;
+//! * `rollouts`: which queues may roll at the same time; no I/O;
+//! * `pods`: what the status of pods says, and how healthy they are; no I/O;
+//! * `status`: conditions and events; no I/O, except for `pod_events` and `unreadable`;
 //! * `totals`: what has happened while this replica led, for metrics;
-//! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; pure.
+//! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; no I/O.
 
 mod api;
 mod config;

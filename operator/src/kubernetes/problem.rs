@@ -1,4 +1,4 @@
-//! What is wrong with a database, a Secret or a namespace: pure.
+//! What is wrong with a database, a Secret or a namespace. No I/O.
 
 use rowlock_crds::ConditionReason;
 use rowlock_queue::Error;

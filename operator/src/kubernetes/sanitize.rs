@@ -1,4 +1,4 @@
-//! Makes foreign text safe to include in a message: pure.
+//! Makes foreign text safe to include in a message. No I/O.
 
 /// The longest foreign text in a message: enough for any error of Postgres.
 const MAX_SANITIZED: usize = 1000;

@@ -22,6 +22,7 @@ fn queue() -> ObservedQueue {
         scaling: auto(0),
         paused: false,
         suspend_scaling: false,
+        stalled: false,
         stats: Some(Backlog::default()),
         pods: 0,
         ready: 0,

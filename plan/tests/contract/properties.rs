@@ -77,6 +77,7 @@ fn any_queue() -> impl Strategy<Value = ObservedQueue> {
                     scaling,
                     paused,
                     suspend_scaling,
+                    stalled: false,
                     stats,
                     pods,
                     ready: ready.min(pods),

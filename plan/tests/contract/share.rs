@@ -123,14 +123,14 @@ fn one_pod_is_let_through_where_others_hold_everything() {
 
 #[test]
 fn who_is_suspended_keeps_what_it_has() {
-    let suspended = ObservedQueue { suspend_scaling: true, pods: 8, ..queue() };
+    let suspended = ObservedQueue { stalled: true, pods: 8, ..queue() };
     let first = decide(&suspended, Memory::default(), seconds(1));
     let (mut observed, mut decisions) = queues(&[(0, 20)]);
     observed.push(suspended);
     decisions.push(first);
     share(&Connections { limit: 25, others: 0, others_steady: 0, leaving: 0 }, &observed, &mut decisions);
     assert_eq!([decisions[0].pods_desired, decisions[1].pods_desired], [2, 8]);
-    assert_eq!(decisions[1].reason, Reason::Suspended);
+    assert_eq!(decisions[1].reason, Reason::Stalled);
 }
 
 /// This many places for these, each with what it holds, how long it has waited or held that, and whether its
@@ -158,7 +158,7 @@ fn places(places: u32, queues: &[(u32, u64, bool)], expected: &[u32]) {
     assert_eq!(pods, expected, "{places} places for {queues:?}");
 }
 
-/// Before this was mended, the only place stayed with a queue whose pod never got ready, and the others
+/// Before this was fixed, the only place stayed with a queue whose pod never got ready, and the others
 /// starved.
 #[test]
 fn a_queue_loses_its_place_if_no_pod_becomes_ready_and_after_its_turn() {

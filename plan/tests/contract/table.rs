@@ -46,7 +46,7 @@ fn a_backlog_starts_within_two_fifths_of_the_wait_target() {
     check(&waiting(7, 3600.0), 7, 1, Reason::Backlog);
     check(&waiting(10_000, 1.0), 100, 10, Reason::Total);
     check(&waiting(u64::MAX, f64::MAX), 100, 10, Reason::Total);
-    check(&waiting(0, 1.0), 0, 0, Reason::MinWorkers);
+    check(&waiting(0, 1.0), 0, 0, Reason::Idle);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_rate_below_one_task_in_the_window_keeps_no_worker() {
         last.unwrap()
     };
     assert_eq!(rarely(20), (1, Reason::Rate));
-    assert_eq!(rarely(90), (0, Reason::MinWorkers));
+    assert_eq!(rarely(90), (0, Reason::Idle));
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn while_no_handler_runs_one_pod_is_tried() {
         Reason::Suspended,
     );
     let idle = ObservedQueue { not_starting: true, ..queue() };
-    check(&idle, 0, 0, Reason::MinWorkers);
+    check(&idle, 0, 0, Reason::Idle);
 }
 
 #[test]
@@ -283,6 +283,9 @@ fn suspended_scaling_keeps_what_is_there() {
     let suspended = |pods| ObservedQueue { suspend_scaling: true, pods, ..waiting(10_000, 1.0) };
     check(&suspended(0), 0, 0, Reason::Suspended);
     check(&suspended(3), 30, 3, Reason::Suspended);
+    let stalled = |pods| ObservedQueue { stalled: true, pods, ..waiting(10_000, 1.0) };
+    check(&stalled(3), 30, 3, Reason::Stalled);
+    check(&ObservedQueue { stalled: true, ..suspended(3) }, 30, 3, Reason::Suspended);
     check(&suspended(12), 100, 12, Reason::Suspended);
 }
 
@@ -326,7 +329,7 @@ fn workers_for_a_rate_that_has_fallen_stay_for_a_third_of_it() {
     let last = at(none, &later(1020, 0), 1020);
     assert_eq!(last.workers_desired, 44);
     let zero = at(last, &later(1021, 0), 1021);
-    assert_eq!((zero.workers_desired, zero.reason), (0, Reason::MinWorkers));
+    assert_eq!((zero.workers_desired, zero.reason), (0, Reason::Idle));
 }
 
 /// Before, a pod came and went with each small backlog beside a steady rate.
@@ -389,9 +392,9 @@ fn a_lowered_total_holds_at_once() {
 fn a_decision_explains_itself_in_one_line() {
     assert_eq!(
         first(&waiting(100, 0.5)).to_string(),
-        "20 workers on 2 pods: Backlog (demand 20: 100 waiting, 0 running, 0.0/s arriving, 0.500 s each, \
-         a pod starts in 3.0 s; 0.0 workers for the rate and 20.0 for the backlog)"
+        "20 slots on 2 pods: Backlog (demand 20: 100 waiting, 0 running, 0.0/s arriving, 0.500 s each, \
+         a pod starts in 3.0 s; 0.0 slots for the rate and 20.0 for the backlog)"
     );
     let unknown = ObservedQueue { stats: None, pods: 3, ..queue() };
-    assert_eq!(first(&unknown).to_string(), "30 workers on 3 pods: Unknown");
+    assert_eq!(first(&unknown).to_string(), "30 slots on 3 pods: Unknown");
 }

@@ -78,7 +78,7 @@ impl Rowlock {
         }
         let mut changed = false;
         for ((decision, managed), queue) in decisions.iter().zip(&mut self.managed).zip(0..) {
-            managed.at_zero = decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;
+            managed.at_zero = decision.pods_desired == 0 && decision.reason == Reason::Idle;
             changed |= world.set_pods(queue, decision.pods_desired);
         }
         self.last_pass = Some(now);

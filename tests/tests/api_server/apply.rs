@@ -1,5 +1,6 @@
 //! Client-side and server-side apply, for `TaskQueue`s and for the CRD.
 
+use rowlock_tests::checkout;
 use serde_json::json;
 
 use crate::kubectl::{json as read, namespace, ok};
@@ -64,6 +65,17 @@ fn field_managers_can_share_a_template() {
     let stored = read(&["get", "tq", "emails", "-n", &namespace], "");
     assert_eq!(stored["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
     assert_eq!(stored["spec"]["timeout"], "5s");
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let namespace = namespace("examples");
+    let examples = checkout().join("examples");
+    for (flag, example) in [("-f", "postgres.yaml"), ("-f", "sidecar"), ("-k", "quickstart")] {
+        let path = examples.join(example);
+        let accepted = ok(&["apply", "--dry-run=server", "-n", &namespace, flag, path.to_str().unwrap()], "");
+        assert!(accepted.lines().count() >= 2, "{accepted}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ const STATUS: &str = r#"{"status": {
     "workers": {"desired": 40, "allocated": 39, "busy": 38},
     "backlog": {"available": 17, "scheduled": 0, "running": 38, "retryable": 2, "dead": 5,
                 "oldestAvailable": "2026-01-01T00:00:00Z"},
-    "scaling": {"mode": "Auto", "desired": 60, "reason": "Total", "limitedBy": "Total"}
+    "scaling": {"mode": "Auto", "demand": 60, "reason": "Total", "limitedBy": "Total"}
 }}"#;
 
 #[test]
@@ -43,7 +43,7 @@ fn the_columns_show_the_state_of_the_queue() {
         table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
     };
     let table = words(&["get", "tq", "-n", &namespace]);
-    assert_eq!(table[0], ["NAME", "READY", "WORKERS", "BACKLOG", "OLDEST", "DEAD", "AGE"]);
+    assert_eq!(table[0], ["NAME", "READY", "SLOTS", "BACKLOG", "OLDEST", "DEAD", "AGE"]);
     assert_eq!(table[1][..4], ["emails", "True", "39", "17"]);
     // An age of any length.
     assert!(table[1][4].starts_with(|c: char| c.is_ascii_digit()), "{table:?}");

@@ -1,5 +1,5 @@
-//! README.md's five-minute guide, run unchanged on a cluster without Rowlock. (It takes long; by its name it
-//! starts first among the parallel tests.)
+//! README.md's guide, run unchanged on a cluster without Rowlock. (It takes long; by its name it starts first
+//! among the parallel tests.)
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ const UNTIL_CTRL_C: &str = "# until Ctrl-C";
 const IMAGES: &str = "make images ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readmes_five_minute_guide_works_on_a_new_cluster() -> Result<()> {
+async fn the_readmes_guide_works_on_a_new_cluster() -> Result<()> {
     // A given cluster may have no other Rowlock than the one it came with.
     if tokio::task::spawn_blocking(cluster).await?.own().is_none() {
         return Ok(());

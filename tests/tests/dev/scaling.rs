@@ -47,7 +47,7 @@ async fn instances_start_with_the_first_task_and_stop_after_the_last() {
         std::fs::remove_file(home.path().join("go")).unwrap();
     }
     let output = dev.stop();
-    assert!(output.contains("2 workers on 2 pods") && output.contains("0 workers on 0 pods"), "{output}");
+    assert!(output.contains("2 slots on 2 pods") && output.contains("0 slots on 0 pods"), "{output}");
     home.assert_nothing_runs();
     let (completed, ..) = test.audited().await;
     assert_eq!(completed, 8);
@@ -86,7 +86,7 @@ async fn why_explains_the_number_of_instances_with_its_figures() {
         "none had completed yet, so 3.0 s per task was assumed",
         "No limit applies.",
         "TIME ",
-        "MinWorkers",
+        "Idle",
     ] {
         assert!(then.out.contains(part), "{part:?} is not in {then:?}");
     }

@@ -1,4 +1,4 @@
-//! `rowlock simulate` as a user runs it: with a trace and without any database, or with a queue's history.
+//! `rowlock simulate` as a user runs it: with a load and without any database, or with a queue's history.
 
 use std::fs;
 
@@ -19,13 +19,13 @@ fn home() -> Home {
 }
 
 fn simulate<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [&["simulate", "-f", "mail.yaml", "--trace", "load.csv", "--spread", "1m"], more].concat()
+    [&["simulate", "-f", "mail.yaml", "--load", "load.csv", "--spread", "1m"], more].concat()
 }
 
-/// A figure of a law, by its path in the JSON.
-fn figure(replayed: &Value, law: &str, path: &str) -> f64 {
-    let laws = replayed["laws"].as_array().unwrap();
-    let found = laws.iter().find(|one| one["law"] == law).unwrap();
+/// A figure of an autoscaler, by its path in the JSON.
+fn figure(replayed: &Value, autoscaler: &str, path: &str) -> f64 {
+    let all = replayed["autoscalers"].as_array().unwrap();
+    let found = all.iter().find(|one| one["autoscaler"] == autoscaler).unwrap();
     found.pointer(path).and_then(Value::as_f64).unwrap()
 }
 
@@ -34,16 +34,16 @@ fn an_example_load_gives_a_table_charts_and_a_picture() {
     let home = home();
     let text = home.ok(&simulate(&["--svg", "load.svg"]));
     assert!(
-        text.starts_with("queue mail: up to 16 workers, 4 per pod, wait target 5s; 2485 tasks in "),
+        text.starts_with("queue mail: up to 16 slots, 4 per pod, wait target 5s; 2485 tasks in "),
         "{text}"
     );
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[2].starts_with("LAW ") && lines[2].ends_with("NOT-STARTED"), "{text}");
+    assert!(lines[2].starts_with("AUTOSCALER ") && lines[2].ends_with("NOT-STARTED"), "{text}");
     for (line, law) in lines[3..8].iter().zip(LAWS) {
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!((cells[0], cells.len(), cells[7]), (law, 8, "0"), "{text}");
     }
-    for title in ["backlog: tasks that wait", "workers", "wait of the oldest task, in seconds"] {
+    for title in ["backlog: tasks that wait", "slots", "wait of the oldest task, in seconds"] {
         let chart = lines.iter().position(|line| *line == title).unwrap();
         for (line, law) in lines[chart + 1..].iter().zip(LAWS) {
             assert!(line.starts_with(law) && line.contains(|letter| ('▁'..='█').contains(&letter)), "{text}");
@@ -72,14 +72,14 @@ fn settings_change_what_the_operator_decides() {
     let home = home();
     let replayed = |more: &[&str]| home.json(&simulate(&[more, &["--no-oracle"]].concat()));
     let usual = replayed(&[]);
-    assert_eq!((&usual["scaling"], usual["laws"].as_array().unwrap().len()), (&"Auto".into(), 4));
-    let hours = |replayed: &Value| figure(replayed, "rowlock", "/workerHours");
+    assert_eq!((&usual["scaling"], usual["autoscalers"].as_array().unwrap().len()), (&"Auto".into(), 4));
+    let hours = |replayed: &Value| figure(replayed, "rowlock", "/slotHours");
     let kept = replayed(&["--set", "spec.workers.autoscaling.scaleDownAfter=20m"]);
     assert!(hours(&kept) > 1.2 * hours(&usual), "{} {}", hours(&kept), hours(&usual));
     let slow = replayed(&["--pod-start", "2m"]);
     let wait = |replayed: &Value| figure(replayed, "rowlock", "/waitSeconds/max");
     assert!(wait(&slow) > 100.0 && wait(&usual) < 60.0, "{} {}", wait(&slow), wait(&usual));
-    // 16 workers for all the time.
+    // 16 slots for all the time.
     home.edit("autoscaling: { min: 0, scaleDownAfter: 1s }", "scaling: Fixed");
     let fixed = replayed(&[]);
     let all = 16.0 * fixed["seconds"].as_f64().unwrap() / 3600.0;
@@ -139,7 +139,7 @@ async fn the_history_of_a_queue_is_replayed() {
     }
     until("a worker has measured how long a task takes", || simulate(&["1h"]).code == 0);
     let replayed = home.json(&[&history[..], &["1h"]].concat());
-    assert_eq!(replayed["laws"][0]["tasks"], 41, "{replayed}");
+    assert_eq!(replayed["autoscalers"][0]["tasks"], 41, "{replayed}");
     let notes = replayed["notes"].to_string();
     assert!(notes.contains("7 tasks with a delay are left out") && notes.contains("A task takes"), "{notes}");
     let shown = simulate(&["1h", "--task-duration", "500ms"]).out;
@@ -147,7 +147,7 @@ async fn the_history_of_a_queue_is_replayed() {
     for (more, code, wanted) in [
         (&["1h", "--task-duration", "2m"][..], 2, "--task-duration: 2m is longer than spec.timeout"),
         (&["40d"], 2, "--from-db: 40d is too long"),
-        (&["1h", "--trace", "load.csv"], 2, "cannot be used with"),
+        (&["1h", "--load", "load.csv"], 2, "cannot be used with"),
         (&["1ms"], 3, "no task came to queue mail within 1ms"),
     ] {
         let said = simulate(more);

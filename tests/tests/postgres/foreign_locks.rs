@@ -13,6 +13,22 @@ const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series
     generate_series(0, 200) n;
   select count(pg_advisory_lock(n)) from generate_series(0, 2000) n";
 
+/// Locks of Rowlock's own tables need a permission.
+async fn assert_locks_are_refused(session: &mut PgConnection) {
+    for refused in [
+        "select rowlock.try_mutex(1, 0)",
+        "select from rowlock.mutex for update",
+        "lock table rowlock.mutex in access share mode",
+        "select from rowlock.instance for update",
+        "lock table rowlock.migration in access share mode",
+    ] {
+        session.execute("savepoint a").await.unwrap();
+        let message = session.execute(refused).await.expect_err(refused).to_string();
+        assert!(message.contains("permission denied"), "{refused}: {message}");
+        session.execute("rollback to a").await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     let test = TestDb::new().await;
@@ -26,18 +42,7 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
         living.id()
     );
     session.execute(AssertSqlSafe(own)).await.unwrap();
-    for refused in [
-        "select rowlock.try_mutex(1, 0)",
-        "select from rowlock.mutex for update",
-        "lock table rowlock.mutex in access share mode",
-        "select from rowlock.instance for update",
-        "lock table rowlock.migration in access share mode",
-    ] {
-        session.execute("savepoint a").await.unwrap();
-        let message = session.execute(refused).await.expect_err(refused).to_string();
-        assert!(message.contains("permission denied"), "{refused}: {message}");
-        session.execute("rollback to a").await.unwrap();
-    }
+    assert_locks_are_refused(&mut session).await;
 
     test.db.migrate().await.unwrap();
     rowlock_queue::declare(&test.db, &declaration("other")).await.unwrap();

@@ -155,18 +155,18 @@ async fn scheduled_tasks_have_their_own_limit() {
     test.run(later).await;
 }
 
+/// As after days without maintenance.
+const DROP_ALL_PARTITIONS: &str = "do $$ declare p regclass; begin
+    for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
+    loop execute format('drop table %s', p); end loop;
+  end $$; update rowlock.queue set partitions_until = 1";
+
 /// Before the fix, an application's transaction failed once no maintenance had run for three days.
 #[tokio::test]
 async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     let test = TestDb::new().await;
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
-    test.run(
-        "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
-           loop execute format('drop table %s', p); end loop;
-         end $$; update rowlock.queue set partitions_until = 1",
-    )
-    .await;
+    test.run(DROP_ALL_PARTITIONS).await;
     let id = enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
     rowlock_queue::enqueue_many(&seller, "mail", "t", &["1".into()], &EnqueueOptions::default())
         .await
@@ -183,13 +183,7 @@ async fn a_producer_makes_partitions_if_nobody_did_for_days() {
 async fn enqueue_reports_why_no_partition_can_be_made() {
     let test = TestDb::new().await;
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
-    test.run(
-        "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
-           loop execute format('drop table %s', p); end loop;
-         end $$; update rowlock.queue set partitions_until = 1",
-    )
-    .await;
+    test.run(DROP_ALL_PARTITIONS).await;
     let mut forgotten = test.session().await;
     let pid: i32 = forgotten.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
     forgotten.execute("begin; select from rowlock.mutex where operation = 1 for update").await.unwrap();

@@ -8,6 +8,7 @@ use prometheus::{
     CounterVec, IntCounterVec, Registry, register_counter_vec_with_registry as seconds,
     register_int_counter_vec_with_registry as counters,
 };
+use rowlock_queue::Outcome;
 
 use crate::handler::outcome::FAILURE_REASONS;
 
@@ -17,9 +18,11 @@ const TYPES_MAX: usize = 20;
 /// The label of all other types, and of tasks whose type is unknown.
 const OTHER: &str = "other";
 
-/// What a settlement does with a task.
-pub(super) const OUTCOMES: [&str; 7] =
-    ["complete", "retry", "dead", "snooze", "release", "suspect", "cancel"];
+/// What a settlement does with a task: an outcome of its attempt, or it cancels the task.
+pub(super) const OUTCOMES: [&str; 7] = {
+    let [complete, retry, dead, snooze, release, suspect] = Outcome::NAMES;
+    [complete, retry, dead, snooze, release, suspect, "cancel"]
+};
 
 /// The value of the label `type`.
 #[derive(Clone, Debug, Default)]

@@ -103,14 +103,8 @@ fn log_outcome(
     took: Duration,
     trace: &AttemptTrace,
 ) {
-    let (outcome, failed) = match outcome {
-        Outcome::Complete { .. } => ("complete", false),
-        Outcome::Retry { .. } => ("retry", true),
-        Outcome::Dead { .. } => ("dead", true),
-        Outcome::Snooze { .. } => ("snooze", false),
-        Outcome::Release => ("release", false),
-        Outcome::HandlerEnded => ("suspect", true),
-    };
+    let failed = matches!(outcome, Outcome::Retry { .. } | Outcome::Dead { .. } | Outcome::HandlerEnded);
+    let outcome = outcome.name();
     let Attempt { task, task_type, number, .. } = attempt;
     let (queue, trace_id) = (&*context.queue, trace.trace_id());
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

@@ -197,14 +197,13 @@ impl Claimer {
         context.database_answered("claim");
         context.metrics.claimed(started.elapsed(), claimed.tasks.len());
         context.advance_watermarks(&claimed.watermark_observation);
-        let sent_token = token;
-        let Claimed { token, tasks, contended, .. } = claimed;
-        context.leases.claimed(sent_token, tasks.len());
+        let Claimed { token: lease, tasks, contended, .. } = claimed;
+        context.leases.claimed(token, tasks.len());
         let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         self.empty_claims = if got == 0 { self.empty_claims.saturating_add(1) } else { 0 };
         self.has_backlog = want <= got;
         context.slots.unreserve(wanted.slots.saturating_sub(got));
-        if let (Some(token), false) = (token, tasks.is_empty()) {
+        if let (Some(token), false) = (lease, tasks.is_empty()) {
             self.start(token, tasks, wanted.slots, None, stop).await;
         }
         if 0 < got && context.trial.is_limited() {

@@ -141,12 +141,8 @@ impl<S: SettlementStore> Settler<S> {
                     continue;
                 }
                 (Settled::Cancelled, _) => "cancel",
-                (Settled::Dead, _) | (_, Outcome::Dead { .. }) => "dead",
-                (_, Outcome::Complete { .. }) => "complete",
-                (_, Outcome::Retry { .. }) => "retry",
-                (_, Outcome::Snooze { .. }) => "snooze",
-                (_, Outcome::Release) => "release",
-                (_, Outcome::HandlerEnded) => "suspect",
+                (Settled::Dead, _) => "dead",
+                (_, outcome) => outcome.name(),
             };
             self.metrics.settled(task_type, label);
             match (label, ran) {

@@ -1,4 +1,4 @@
-//! Who waits for changes of objects: pure.
+//! Notifies the controllers that wait for changes of objects.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ pub(crate) struct Changes(Arc<Mutex<Senders>>);
 type Senders = HashMap<Option<String>, watch::Sender<()>>;
 
 impl Changes {
-    /// `None`: of changes in all namespaces.
+    /// Returns a receiver that is notified of changes in this namespace, or in all namespaces (`None`).
     pub(crate) fn subscribe(&self, namespace: Option<&str>) -> watch::Receiver<()> {
         let mut senders = self.senders();
         // Of namespaces that had `TaskQueues` before.

@@ -1,4 +1,5 @@
-//! Sends to the database why handlers ended, so that the errors of their tasks say so.
+//! Sends to the database why handlers ended, so that the errors of their tasks say so. The ends come from
+//! `pods/handler_ends.rs`.
 
 use std::cell::LazyCell;
 use std::time::{Duration, Instant};

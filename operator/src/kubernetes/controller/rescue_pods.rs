@@ -1,4 +1,5 @@
-//! Ends the leases of pods that have ended, so that their tasks need not wait for a whole lease.
+//! Ends the leases of pods that have ended, so that their tasks need not wait for a whole lease. The pods
+//! come from `pods/ended_pods.rs`.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -85,7 +86,12 @@ pub(super) fn is_of(namespace: &NamespaceWatch, pods_deployment: &str, one: &Tas
 
 fn warn(one: &TaskQueue, pod: &EndedPod, error: &Error) {
     let (namespace, pod) = (one.namespace().unwrap_or_default(), &pod.name);
-    tracing::warn!(namespace, pod, %error, "the leases of a pod that has ended wait for their end");
+    tracing::warn!(
+        namespace,
+        pod,
+        %error,
+        "cannot end the leases of an ended pod early; its tasks wait until the leases expire"
+    );
 }
 
 async fn report(context: &Context, one: &TaskQueue, pod: &EndedPod, tasks: u64) {

@@ -11,6 +11,7 @@ use rowlock_crds::{
     ConditionReason, ConditionType, EventReason, FieldError, ScalingMode, TaskQueue, TaskQueueStatus,
     annotations, unknown_names,
 };
+use rowlock_queue::is_owner;
 
 use crate::kubernetes::api::events::{NewEvent, deployment_of};
 use crate::kubernetes::api::objects::NamespaceWatch;
@@ -22,7 +23,7 @@ use crate::kubernetes::deployment::worker_resources::of_queue;
 use crate::kubernetes::desired::{owner, queue_name};
 use crate::kubernetes::pods::health::{HealthInputs, PodHealth, PodRef, health};
 use crate::kubernetes::problem::Problem;
-use crate::kubernetes::status::conditions::{StatusInputs, decide_conditions, is_owner};
+use crate::kubernetes::status::conditions::{StatusInputs, decide_conditions};
 use crate::kubernetes::status::pod_events::newest_warning;
 use crate::kubernetes::status::pre_stop_hooks;
 use crate::kubernetes::status::scaling_events::ScalingEvents;

@@ -147,17 +147,17 @@ impl std::fmt::Display for ForeignScaling {
         };
         let who: Vec<String> = managers.iter().map(named).collect();
         let instead = match mode {
-            ScalingMode::External => "Since workers.scaling is External, scale the TaskQueue instead:",
+            ScalingMode::External => "Since workers.scaling is External, scale the TaskQueue instead",
             ScalingMode::Auto | ScalingMode::Fixed => {
-                "To scale from outside, set workers.scaling to External, and"
+                "To scale from outside, set workers.scaling to External, and scale the TaskQueue"
             }
         };
         write!(
             f,
-            "{} had set {found} pods on the Deployment, where the TaskQueue asks for {wanted}: the operator \
-             restores its number, after {} s if it happens again, then less and less often, down to once \
-             every {} minutes. {instead} let the autoscaler's scaleTargetRef be the TaskQueue (apiVersion \
-             {}, kind {}) or use kubectl scale taskqueue; otherwise remove that autoscaler",
+            "{} set {found} pods on the Deployment. The TaskQueue asks for {wanted}, and the operator \
+             restores that number. If it happens again, the operator waits for {} s, and then twice as long \
+             each time, up to {} minutes. {instead}: let the autoscaler's scaleTargetRef be the TaskQueue \
+             (apiVersion {}, kind {}), or use kubectl scale taskqueue. Otherwise remove that autoscaler",
             who.join(", "),
             FIRST_BACKOFF.as_secs(),
             MAX_BACKOFF.as_secs() / 60,
@@ -242,12 +242,12 @@ mod tests {
         let found = |who: &str, made_from| seen(5, 2, vec![who.to_owned()], made_from);
         assert_eq!(tracker.observe(found("kubectl", "1"), now), None, "the operator has not written yet");
         tracker.note_written(2, now);
-        assert!(tracker.observe(found("kubectl", "1"), now).unwrap().contains("kubectl had set 5 pods"));
+        assert!(tracker.observe(found("kubectl", "1"), now).unwrap().contains("kubectl set 5 pods"));
         tracker.note_written(2, now);
         assert_eq!(tracker.observe(found("kubectl", "1"), now), None);
         assert!(tracker.is_backing_off(now));
         let both = tracker.observe(found("other", "1"), now).unwrap();
-        assert!(both.starts_with("kubectl, other had set"), "{both}");
+        assert!(both.starts_with("kubectl, other set"), "{both}");
         assert_eq!(tracker.observe(found("other", "2"), now), None);
         assert_eq!((tracker.is_backing_off(now), tracker.current()), (false, None));
         tracker.note_written(2, now);

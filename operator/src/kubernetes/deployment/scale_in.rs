@@ -1,8 +1,8 @@
-//! Which pods a scale-in ends, and when the number is lowered: pure.
+//! Which pods a scale-in ends, and when the number is lowered. No I/O; `backend/scale_in.rs` carries it out.
 //!
-//! The database chooses the pods that hold the fewest tasks, and gives them no more. They get the lowest
-//! deletion cost, by which Kubernetes ends them first. Then the number is lowered, and the pods that went are
-//! compared with the chosen ones.
+//! The database chooses the pods that hold the fewest tasks (`queue/sql/drain_pods.sql`), and gives them no
+//! more. They get the lowest deletion cost, by which Kubernetes ends them first. Then the number is lowered,
+//! and the pods that went are compared with the chosen ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -179,7 +179,7 @@ impl ScaleIn {
 
     pub(crate) fn next(&mut self, change: Change, now: Instant) -> Step {
         let Change { current, wanted, pods, is_rolling_out } = change;
-        // Of a scale to zero, all pods go.
+        // A scale to zero ends all pods.
         if current <= wanted || wanted == 0 {
             self.awaits_rollout = None;
             return Step::Write;

@@ -1,23 +1,20 @@
-//! Pods that have ended for good, by the word of the kubelet: pure. Their leases can end with them.
+//! Pods that have ended for good, as the kubelet reports. `controller/rescue_pods.rs` ends their leases.
+//! No I/O.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use rowlock_crds::{containers, labels};
 use rowlock_queue::LEASE_DURATION;
 
+use crate::kubernetes::pods::recent::{Noted, RecentByNamespace};
 use crate::kubernetes::pods::status::{condition, has_ended, is_main, name, statuses};
 use crate::kubernetes::sanitize::sanitize;
 
 /// The reasons with which a kubelet reports the end of a process that it has seen. It writes others for a
 /// container that it has lost, such as `ContainerStatusUnknown`: that one may still run.
 const SEEN_TO_END: [&str; 5] = ["Completed", "Error", "OOMKilled", "StartError", "ContainerCannotRun"];
-
-/// The most pods that are remembered per namespace, about 300 bytes each. The leases of further ones end by
-/// themselves.
-const MOST_REMEMBERED: usize = 1000;
 
 /// The most containers whose ends are named: an error of a task has room for a few.
 const MOST_NAMED: usize = 4;
@@ -35,38 +32,24 @@ pub(crate) struct EndedPod {
 }
 
 /// The pods that ended lately. After a lease, others have rescued their tasks.
-#[derive(Debug, Default)]
-pub(crate) struct EndedPods(Mutex<HashMap<String, OfNamespace>>);
-
-/// By their UIDs.
-type OfNamespace = HashMap<String, Remembered>;
-
 #[derive(Debug)]
-struct Remembered {
-    pod: EndedPod,
-    at: Instant,
-    /// Its leases have ended. It stays, because the event of its deletion follows.
-    is_done: bool,
+pub(crate) struct EndedPods(RecentByNamespace<EndedPod>);
+
+impl Default for EndedPods {
+    fn default() -> Self {
+        Self(RecentByNamespace::new(LEASE_DURATION))
+    }
 }
 
 impl EndedPods {
     /// Remembers the pod, if it has ended.
     pub(crate) fn note(&self, pod: &Pod, now: Instant) {
         let Some((namespace, ended)) = pod.metadata.namespace.clone().zip(ended(pod)) else { return };
-        let mut all = self.lock();
-        all.retain(|_, pods| {
-            pods.retain(|_, one| now.duration_since(one.at) < LEASE_DURATION);
-            !pods.is_empty()
-        });
-        let pods = all.entry(namespace).or_default();
-        if pods.len() < MOST_REMEMBERED {
-            let new = || Remembered { pod: ended.clone(), at: now, is_done: false };
-            pods.entry(ended.uid.clone()).or_insert_with(new);
-        }
+        self.0.note(namespace, ended.uid.clone(), ended, |_| true, now);
     }
 
-    /// At most `most` pods of this namespace whose leases have not ended yet, each with what it is `of`.
-    /// Others that are of nothing do not count.
+    /// At most `most` pods of this namespace whose leases have not ended yet, each with the value that `of`
+    /// returns. Pods for which it returns `None` are skipped.
     pub(crate) fn pending<T>(
         &self,
         namespace: &str,
@@ -74,21 +57,14 @@ impl EndedPods {
         most: usize,
         now: Instant,
     ) -> Vec<(EndedPod, T)> {
-        let all = self.lock();
-        let pods = all.get(namespace).into_iter().flat_map(HashMap::values);
-        let pending = pods.filter(|one| !one.is_done && now.duration_since(one.at) < LEASE_DURATION);
-        pending.filter_map(|one| of(&one.pod).map(|of| (one.pod.clone(), of))).take(most).collect()
+        let is_due =
+            |noted: &Noted<EndedPod>| noted.sent == 0 && now.duration_since(noted.at) < LEASE_DURATION;
+        self.0.pending(namespace, is_due, of, most)
     }
 
-    /// The leases of this pod have ended.
+    /// The leases of this pod have ended. It stays noted, because the event of its deletion follows.
     pub(crate) fn done(&self, namespace: &str, uid: &str) {
-        if let Some(one) = self.lock().get_mut(namespace).and_then(|pods| pods.get_mut(uid)) {
-            one.is_done = true;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, OfNamespace>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.change(namespace, uid, |noted| noted.sent = 1);
     }
 }
 

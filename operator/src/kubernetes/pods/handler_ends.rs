@@ -1,8 +1,6 @@
-//! Handlers that have ended in pods that go on, by the word of the kubelet: pure. A worker sees only that the
-//! port of its handler is closed.
+//! Handlers that have ended in pods that go on, as the kubelet reports. A worker sees only that the port of
+//! its handler is closed. `controller/handler_ends.rs` sends the ends to the database. No I/O.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::containers;
 
 use crate::kubernetes::pods::ended_pods::{belongs_to, how_it_ended};
+use crate::kubernetes::pods::recent::{Noted, RecentByNamespace};
 use crate::kubernetes::pods::status::{has_ended, name, since, statuses};
 
 /// Older ends are not noted: the database adds the reason only to the errors of the last minute.
@@ -17,10 +16,6 @@ const RECENT: Duration = Duration::from_mins(1);
 
 /// How long an end is remembered. Each event of its pod reports it again.
 const REMEMBERED_FOR: Duration = Duration::from_mins(5);
-
-/// The most pods that are remembered per namespace, about 400 bytes each. The errors of further ones name no
-/// reason.
-const MOST_REMEMBERED: usize = 1000;
 
 /// When the reason is sent to the database, after the operator has seen the end. A worker writes the errors
 /// of its tasks about as soon as the kubelet reports the end; the second time is for one that took longer.
@@ -41,39 +36,25 @@ pub(crate) struct HandlerEnd {
 }
 
 /// The last ends of handlers.
-#[derive(Debug, Default)]
-pub(crate) struct HandlerEnds(Mutex<HashMap<String, OfNamespace>>);
-
-/// By the UIDs of their pods.
-type OfNamespace = HashMap<String, Remembered>;
-
 #[derive(Debug)]
-struct Remembered {
-    end: HandlerEnd,
-    at: Instant,
-    /// How often the reason was sent.
-    sent: usize,
+pub(crate) struct HandlerEnds(RecentByNamespace<HandlerEnd>);
+
+impl Default for HandlerEnds {
+    fn default() -> Self {
+        Self(RecentByNamespace::new(REMEMBERED_FOR))
+    }
 }
 
 impl HandlerEnds {
     /// Remembers the end of the pod's handler, if it has ended lately. A later one replaces it.
     pub(crate) fn note(&self, pod: &Pod, now: Instant, time: Timestamp) {
         let Some((namespace, end)) = pod.metadata.namespace.clone().zip(last_end(pod, time)) else { return };
-        let mut all = self.lock();
-        all.retain(|_, ends| {
-            ends.retain(|_, one| now.duration_since(one.at) < REMEMBERED_FOR);
-            !ends.is_empty()
-        });
-        let ends = all.entry(namespace).or_default();
-        let known = ends.get(&end.uid).is_some_and(|one| one.end.container == end.container);
-        let has_room = ends.len() < MOST_REMEMBERED || ends.contains_key(&end.uid);
-        if !known && has_room {
-            ends.insert(end.uid.clone(), Remembered { end, at: now, sent: 0 });
-        }
+        let container = end.container.clone();
+        self.0.note(namespace, end.uid.clone(), end, |known| known.container == container, now);
     }
 
-    /// At most `most` ends in this namespace whose reasons are due to be sent, each with what it is `of`.
-    /// Others that are of nothing do not count.
+    /// At most `most` ends in this namespace whose reasons are due to be sent, each with the value that `of`
+    /// returns. Ends for which it returns `None` are skipped.
     pub(crate) fn pending<T>(
         &self,
         namespace: &str,
@@ -81,25 +62,19 @@ impl HandlerEnds {
         most: usize,
         now: Instant,
     ) -> Vec<(HandlerEnd, T)> {
-        let all = self.lock();
-        let is_due = |one: &&Remembered| {
-            SENT_AFTER.get(one.sent).is_some_and(|after| now.duration_since(one.at) >= *after)
+        let is_due = |noted: &Noted<HandlerEnd>| {
+            SENT_AFTER.get(noted.sent).is_some_and(|after| now.duration_since(noted.at) >= *after)
         };
-        let due = all.get(namespace).into_iter().flat_map(HashMap::values).filter(is_due);
-        due.filter_map(|one| of(&one.end).map(|of| (one.end.clone(), of))).take(most).collect()
+        self.0.pending(namespace, is_due, of, most)
     }
 
     /// The reason of this end was sent. `is_done`: it need not be sent again.
     pub(crate) fn sent(&self, namespace: &str, end: &HandlerEnd, is_done: bool) {
-        let mut all = self.lock();
-        let one = all.get_mut(namespace).and_then(|ends| ends.get_mut(&end.uid));
-        if let Some(one) = one.filter(|one| one.end.container == end.container) {
-            one.sent = if is_done { SENT_AFTER.len() } else { one.sent + 1 };
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, OfNamespace>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.change(namespace, &end.uid, |noted| {
+            if noted.value.container == end.container {
+                noted.sent = if is_done { SENT_AFTER.len() } else { noted.sent + 1 };
+            }
+        });
     }
 }
 
@@ -132,6 +107,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::kubernetes::pods::recent::MOST_REMEMBERED;
 
     const TIME: &str = "2026-01-01T00:00:30Z";
 

@@ -1,4 +1,4 @@
-//! How healthy the pods of a queue are: pure. Each problem names the pod, what keeps it from working, and
+//! How healthy the pods of a queue are. No I/O. Each problem names the pod, what keeps it from working, and
 //! what to do.
 
 mod containers;

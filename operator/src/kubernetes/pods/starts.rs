@@ -1,7 +1,7 @@
 //! How long pods took to become ready, by their own timestamps.
 //!
 //! Kubernetes writes both, the creation and the change of the condition `Ready`, in whole seconds, rounded
-//! down. So one start is wrong by up to a second in either direction, and their average by nothing.
+//! down. So one start is wrong by up to a second in either direction. These errors cancel out in the average.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

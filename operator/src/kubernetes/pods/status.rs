@@ -1,4 +1,4 @@
-//! Reads the status of a pod: pure.
+//! Reads the status of a pod. No I/O.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The pods of a queue that the cluster has no room for: pure.
+//! The pods of a queue that the cluster has no room for. No I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::kubernetes::pods::status::{condition, has_ended, since};
 
-/// How long it is hoped that there will be room: longer than autoscalers usually take to add a node. As long
-/// as [`share`](rowlock_plan::share) waits for a first pod.
+/// How long to wait for room on a node: longer than autoscalers usually take to add a node. As long as
+/// [`share`](rowlock_plan::share) waits for a first pod.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How many of the `wanted` pods no node fits, or the API server refuses to create, and have not for minutes.

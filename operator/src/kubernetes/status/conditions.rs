@@ -1,4 +1,4 @@
-//! Decides the conditions of a `TaskQueue`: pure. Each message says what is wrong and what to do.
+//! Decides the conditions of a `TaskQueue`. No I/O. Each message says what is wrong and what to do.
 
 mod rejections;
 mod scaling;
@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{
     ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations, containers,
 };
-use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
+use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION, is_owner};
 
 use self::scaling::{contested, limited, without_pods};
 use crate::kubernetes::deployment::apply_result::Outcome;
@@ -204,15 +204,6 @@ fn owned_by_another(inputs: &StatusInputs<'_>, owner: Option<&str>, detail: &str
          this one another queueName; or, to take the queue over, `kubectl annotate taskqueue {name} \
          -n {namespace} --overwrite '{adopt}={owner}'`"
     )
-}
-
-/// The longest owner: a uid, a namespace and a name.
-const LONGEST_OWNER: usize = 200;
-
-/// The same check as in `rowlock.declare_queue`.
-pub(crate) fn is_owner(owner: &str) -> bool {
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
-    (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
 }
 
 fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {

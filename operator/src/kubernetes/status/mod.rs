@@ -1,4 +1,4 @@
-//! The status of a `TaskQueue`: pure, except for `pod_events` and `unreadable`. Counts are rounded, and
+//! The status of a `TaskQueue`. No I/O, except for `pod_events` and `unreadable`. Counts are rounded, and
 //! less important changes are written less often, so that a busy queue causes few writes.
 
 mod canary;

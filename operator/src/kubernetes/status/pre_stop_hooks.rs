@@ -1,4 +1,4 @@
-//! Finds preStop hooks in a template that cut tasks short: pure.
+//! Finds preStop hooks in a template that cut tasks short. No I/O.
 
 use serde_json::Value;
 

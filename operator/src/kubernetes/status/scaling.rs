@@ -1,4 +1,4 @@
-//! The last decision in the status, with the figures that decided it: pure.
+//! The last decision in the status, with the figures that decided it. No I/O.
 
 use rowlock_crds::{ScalingInputs, ScalingMode, ScalingStatus};
 use rowlock_plan::Inputs;
@@ -14,12 +14,12 @@ pub(super) fn scaling(view: &QueueView, mode: ScalingMode, last: Option<&Scaling
     let decision = &view.decision;
     let demand = decision.demand.unwrap_or(decision.workers_desired);
     let before = last.and_then(|last| last.inputs.as_ref());
-    let desired = i32::try_from(demand).unwrap_or(i32::MAX);
+    let demand = i32::try_from(demand).unwrap_or(i32::MAX);
     let reason = decision.reason.as_str();
-    let is_same = last.is_some_and(|last| last.desired == desired && last.reason == reason);
+    let is_same = last.is_some_and(|last| last.demand == demand && last.reason == reason);
     ScalingStatus {
         mode: mode.as_str().to_owned(),
-        desired,
+        demand,
         reason: reason.to_owned(),
         limited_by: decision.reason.is_limit().then(|| reason.to_owned()),
         inputs: match &decision.inputs {

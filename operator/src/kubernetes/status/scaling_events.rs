@@ -1,9 +1,9 @@
-//! When an event reports another number of pods: pure. Changes in quick succession become one event.
+//! When an event reports another number of pods. No I/O. Changes in quick succession become one event.
 
 use std::time::{Duration, Instant};
 
 use rowlock_crds::EventReason;
-use rowlock_plan::{Decision, Reason};
+use rowlock_plan::Decision;
 
 /// The shortest time between two such events of a queue. Changes in between are part of the next one.
 const MIN_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ impl ScalingEvents {
         now: Instant,
     ) -> Option<(EventReason, String)> {
         let before = *self.pods.get_or_insert(pods);
-        if contested || decision.reason == Reason::Suspended {
+        if contested || decision.reason.keeps_pods() {
             // Another field manager may have changed the number.
             self.pods = Some(pods);
             return None;
@@ -53,7 +53,7 @@ impl ScalingEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rowlock_plan::Memory;
+    use rowlock_plan::{Memory, Reason};
 
     fn decision(reason: Reason) -> Decision {
         Decision {

@@ -1,4 +1,4 @@
-//! Limits how often the status of one `TaskQueue` is written because of its conditions: pure.
+//! Limits how often the status of one `TaskQueue` is written because of its conditions. No I/O.
 //!
 //! A database server may report another error every two seconds, and a tenant chooses the server. Each report
 //! would be a write to etcd, and often an event.

@@ -65,6 +65,20 @@ async fn producers_notify_for_an_idle_queue_without_an_instance() {
 /// Users and their Secrets for one database; their queues have the same names.
 const TEAMS: [&str; 5] = ["ants", "bees", "cats", "dogs", "emus"];
 
+/// The only user with sessions of the operator. An error has the number of sessions, and all their users.
+async fn sole_user(db: &TestDb) -> Result<String, String> {
+    let who = "select coalesce(string_agg(distinct usename, ' '), '') from pg_stat_activity
+      where datname = current_database() and application_name = 'rowlock-operator'";
+    let sessions = "select count(*) from pg_stat_activity
+      where datname = current_database() and application_name = 'rowlock-operator'";
+    let (who, sessions) = (db.one::<String>(who).await, db.one::<i64>(sessions).await);
+    // One session polls, one does all other work, one listens for NOTIFY.
+    if who.contains(' ') || who.is_empty() || 3 < sessions {
+        return Err(format!("{sessions} of {who}"));
+    }
+    Ok(who)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_poller_serves_all_secrets_of_a_database() {
     let harness = Harness::new("teams").await;
@@ -85,19 +99,6 @@ async fn one_poller_serves_all_secrets_of_a_database() {
     for team in TEAMS {
         harness.until_of(team, "Ready", "True Succeeded").await;
     }
-    // The users that have sessions, and the number of sessions.
-    let looker = || async {
-        let who = "select coalesce(string_agg(distinct usename, ' '), '') from pg_stat_activity
-          where datname = current_database() and application_name = 'rowlock-operator'";
-        let sessions = "select count(*) from pg_stat_activity
-          where datname = current_database() and application_name = 'rowlock-operator'";
-        let (who, sessions) = (harness.db.one::<String>(who).await, harness.db.one::<i64>(sessions).await);
-        // One session polls, one does all other work, one listens for NOTIFY.
-        if who.contains(' ') || who.is_empty() || 3 < sessions {
-            return Err(format!("{sessions} of {who}"));
-        }
-        Ok(who)
-    };
     let wakes = |team: &'static str| {
         let harness = &harness;
         async move {
@@ -106,7 +107,7 @@ async fn one_poller_serves_all_secrets_of_a_database() {
             harness.until_replicas_of(team, 1).await;
         }
     };
-    let first = until_async("one user has all sessions", looker).await;
+    let first = until_async("one user has all sessions", || sole_user(&harness.db)).await;
     until_async("it asks for NOTIFY for all queues", || async {
         match harness.db.one::<i64>("select count(*) from rowlock.queue where notify_until > now()").await {
             5 => Ok(()),
@@ -124,7 +125,7 @@ async fn one_poller_serves_all_secrets_of_a_database() {
     );
     harness.db.run(end).await;
     let second = until_async("another user has all sessions", || async {
-        looker().await.and_then(|who| if who == first { Err(who) } else { Ok(who) })
+        sole_user(&harness.db).await.and_then(|who| if who == first { Err(who) } else { Ok(who) })
     })
     .await;
     let third = others.into_iter().rfind(|team| role(team) != second).unwrap();

@@ -63,7 +63,7 @@ async fn spec_replicas_is_followed_up_to_the_total() {
     harness.until_replicas(4).await;
     harness.until("ScalingLimited", "True Total").await;
     let status = harness.get("tq", "emails")["status"]["scaling"].clone();
-    assert_eq!(status, json!({ "mode": "External", "desired": 90, "reason": "Total", "limitedBy": "Total" }));
+    assert_eq!(status, json!({ "mode": "External", "demand": 90, "reason": "Total", "limitedBy": "Total" }));
     // An external scaler may keep pods although no task is waiting.
     harness.db.run("truncate rowlock.ready").await;
     scale_to(&harness, 0);
@@ -158,8 +158,7 @@ async fn a_competing_autoscaler_is_undone_with_back_off_and_named_in_a_condition
     // Immediately, then after 10 s; before, at every poll.
     assert!((2..=3).contains(&undone), "{undone}");
     let message = harness.until("Contested", "True ForeignFieldManager").await;
-    for part in ["kubectl had set 5 pods", "asks for 2", "set workers.scaling to External", "kind TaskQueue"]
-    {
+    for part in ["kubectl set 5 pods", "asks for 2", "set workers.scaling to External", "kind TaskQueue"] {
         assert!(message.contains(part), "{part}: {message}");
     }
     let events = harness.until_event("ReplicasRestored").await;

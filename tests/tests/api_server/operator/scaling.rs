@@ -136,7 +136,7 @@ async fn another_scaler_is_named_once_with_what_to_do() {
         harness.until_replicas(2).await;
     }
     let events = harness.until_event("ReplicasRestored").await;
-    assert!(events.contains("had set 5 pods on the Deployment, where the TaskQueue asks for 2"), "{events}");
+    assert!(events.contains("set 5 pods on the Deployment. The TaskQueue asks for 2"), "{events}");
     assert!(events.contains("set workers.scaling to External"), "{events}");
     assert_eq!(events.matches("ReplicasRestored").count(), 1, "{events}");
     assert!(!events.contains("ScaledUp"), "{events}");

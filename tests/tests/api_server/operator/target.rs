@@ -120,7 +120,7 @@ async fn a_target_that_does_not_fit_is_named_until_it_does() {
     harness.until_stalled(name, "True TargetNotFound", "`shop` of spec.targetRef does not exist").await;
     until("it asks for no pods", || {
         let scaling = harness.get("tq", name)["status"]["scaling"].clone();
-        if scaling["reason"] == "Suspended" { Ok(()) } else { Err(scaling.to_string()) }
+        if scaling["reason"] == "Stalled" { Ok(()) } else { Err(scaling.to_string()) }
     })
     .await;
     harness.apply(&shop("shop").to_string());
@@ -182,7 +182,7 @@ async fn another_scaler_of_a_target_is_named_and_suspended_scaling_leaves_it_alo
     harness.until_replicas_of("shop", 2).await;
     harness.kubectl(&["scale", "deployment/shop", "--replicas=5"]);
     let message = harness.until("Contested", "True ForeignFieldManager").await;
-    assert!(message.contains("had set 5 pods on the Deployment"), "{message}");
+    assert!(message.contains("set 5 pods on the Deployment"), "{message}");
     assert!(message.contains("remove `replicas` from the manifest of the Deployment"), "{message}");
     harness.until_replicas_of("shop", 2).await;
     harness.until_event("ReplicasRestored").await;
@@ -190,7 +190,7 @@ async fn another_scaler_of_a_target_is_named_and_suspended_scaling_leaves_it_alo
     harness.kubectl(&["scale", "deployment/shop", "--replicas=0"]);
     until("a scaler to zero is named", || {
         let (_, message) = harness.condition("emails", "Contested");
-        if message.contains("had set 0 pods") { Ok(()) } else { Err(message) }
+        if message.contains("set 0 pods") { Ok(()) } else { Err(message) }
     })
     .await;
     harness.change(&json!({ "suspendScaling": true }));

@@ -17,6 +17,16 @@ fn quota(harness: &Harness) {
     harness.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
+/// The status of a Deployment whose pods have been refused for four minutes.
+fn failed_for_minutes(message: &str) -> Value {
+    let early = Timestamp::now().checked_sub(SignedDuration::from_mins(4)).unwrap();
+    let early = Timestamp::from_second(early.as_second()).unwrap().to_string();
+    json!({ "conditions": [{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message,
+        "lastTransitionTime": early, "lastUpdateTime": early
+    }] })
+}
+
 /// Before, such a queue kept the connections for all pods that it asked for, as long as one was ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_a_quota_refuses_leave_their_connections_to_others() {
@@ -58,13 +68,7 @@ async fn pods_that_a_quota_refuses_leave_their_connections_to_others() {
     })
     .await;
     assert_eq!(replicas("emails"), 10);
-    let early = Timestamp::now().checked_sub(SignedDuration::from_mins(4)).unwrap();
-    let early = Timestamp::from_second(early.as_second()).unwrap().to_string();
-    let failure = json!({ "conditions": [{
-        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": refused,
-        "lastTransitionTime": early, "lastUpdateTime": early
-    }] });
-    patch("deployment", "emails", &failure);
+    patch("deployment", "emails", &failed_for_minutes(&refused));
     harness.until_replicas(3).await;
     until("the other queue gets the places", || {
         let letters = replicas("letters");
@@ -72,7 +76,7 @@ async fn pods_that_a_quota_refuses_leave_their_connections_to_others() {
     })
     .await;
     let message = harness.until("ScalingLimited", "True Connections").await;
-    for part in ["asks for 10 pods and gets 3", "had room for 3 of its pods", "raise the quota"] {
+    for part in ["asks for 10 pods and gets 3", "Only 3 of its pods fitted on nodes", "raise the quota"] {
         assert!(message.contains(part), "{message}");
     }
     until("the other queue says who holds the rest", || {

@@ -1,4 +1,4 @@
-//! Connections to the handler, kept alive between tasks.
+//! Connections to the handler, kept alive between tasks. TCP only: there are no Unix sockets.
 //!
 //! This pool builds on `hyper::client::conn`. hyper's own pool, `hyper_util::client::legacy`, keeps
 //! connection state in every request: 9 of the 25 KiB that a task in flight used.

@@ -34,6 +34,13 @@ fn done() -> Answer {
     Answer::Done { result: Some("ok".into()) }
 }
 
+/// Calls the handler, whose server does what `serve` does, and asserts that the attempt was used.
+async fn assert_broken(handler: &HttpHandler, serve: impl Future<Output = ()>) {
+    let retry = RetryPolicy::default();
+    let ((), answered) = tokio::join!(serve, handler.call(task(), &retry));
+    assert!(matches!(answered, Answer::Broken { .. }), "{answered:?}");
+}
+
 #[tokio::test]
 async fn a_request_lost_on_a_closed_kept_connection_is_sent_again() {
     let (handler, listener, mut stream) = kept().await;
@@ -59,9 +66,7 @@ async fn a_request_is_sent_again_only_once() {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_request(&mut stream).await;
     };
-    let retry = RetryPolicy::default();
-    let ((), answered) = tokio::join!(serve, handler.call(task(), &retry));
-    assert!(matches!(answered, Answer::Broken { .. }), "{answered:?}");
+    assert_broken(&handler, serve).await;
 }
 
 #[tokio::test]
@@ -72,9 +77,7 @@ async fn a_request_with_a_begun_answer_is_not_sent_again() {
         stream.write_all(b"H").await.unwrap();
         drop(stream);
     };
-    let retry = RetryPolicy::default();
-    let ((), answered) = tokio::join!(serve, handler.call(task(), &retry));
-    assert!(matches!(answered, Answer::Broken { .. }), "{answered:?}");
+    assert_broken(&handler, serve).await;
 }
 
 #[tokio::test]
@@ -87,9 +90,7 @@ async fn a_request_that_ran_for_a_while_is_not_sent_again() {
         tokio::time::resume();
         drop(stream);
     };
-    let retry = RetryPolicy::default();
-    let ((), answered) = tokio::join!(serve, handler.call(task(), &retry));
-    assert!(matches!(answered, Answer::Broken { .. }), "{answered:?}");
+    assert_broken(&handler, serve).await;
 }
 
 /// Otherwise a task that crashes its handler at once would never use up an attempt.
@@ -101,7 +102,5 @@ async fn a_handler_that_crashed_on_the_request_has_used_the_attempt() {
         drop(listener);
         drop(stream);
     };
-    let retry = RetryPolicy::default();
-    let ((), answered) = tokio::join!(serve, handler.call(task(), &retry));
-    assert!(matches!(answered, Answer::Broken { .. }), "{answered:?}");
+    assert_broken(&handler, serve).await;
 }

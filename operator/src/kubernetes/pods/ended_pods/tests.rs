@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kubernetes::pods::recent::MOST_REMEMBERED;
 
 fn terminated(name: &str, reason: &str, code: i32) -> Value {
     json!({
@@ -162,5 +163,5 @@ fn memory_is_bounded() {
     let last = |pod: &EndedPod| (pod.uid == "999").then_some(());
     assert_eq!(pods.pending("shop", last, 20, now).len(), 1);
     pods.note(&but("/metadata/uid", json!("later")), now + LEASE_DURATION);
-    assert_eq!(pods.lock()["shop"].len(), 1);
+    assert_eq!(pods.0.len("shop"), 1);
 }

@@ -68,10 +68,10 @@ pub(super) fn unstarted(pod: &Pod, status: &ContainerStatus, runs: Duration) -> 
         return (runs >= SLOW).then(|| Finding::slow(message));
     }
     let message = format!(
-        "the startupProbe{target} of container {container} of pod {pod} does not succeed: the probe may be \
-         wrong (a handler needs none); or the container listens only on 127.0.0.1, where a probe cannot \
-         reach it; or it waits for a proxy that starts after it (a service mesh whose proxy is not a native \
-         sidecar)"
+        "the startupProbe{target} of container {container} of pod {pod} does not succeed. Check: 1. whether \
+         the probe is right (a handler needs none); 2. whether the container listens only on 127.0.0.1, \
+         where a probe cannot reach it; 3. whether it waits for a proxy that starts after it (a service \
+         mesh whose proxy is not a native sidecar)"
     );
     Some(Finding::new(NotListening, message))
 }

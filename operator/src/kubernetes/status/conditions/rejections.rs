@@ -1,4 +1,4 @@
-//! Why the API server rejects a template or its pods, in terms of the template that the user wrote: pure.
+//! Why the API server rejects a template or its pods, in terms of the template that the user wrote. No I/O.
 
 use std::collections::BTreeMap;
 

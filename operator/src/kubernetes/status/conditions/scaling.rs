@@ -1,4 +1,4 @@
-//! Why there are fewer pods than the tasks, or an external autoscaler, ask for: pure.
+//! Why there are fewer pods than the tasks, or an external autoscaler, ask for. No I/O.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) fn without_pods(inputs: &StatusInputs<'_>, view: &QueueView) -> Optio
         }
         ScalingReason::Total => not(Reason::Total, "no pod runs: raise workers.total"),
         // Without waiting tasks, zero pods may be intended.
-        ScalingReason::Suspended if inputs.spec.suspend_scaling && 0 < waiting => {
+        ScalingReason::Suspended if 0 < waiting => {
             let (field, deployment) = ("spec.suspendScaling", inputs.deployment_name());
             let message = format!(
                 "tasks wait and no pod runs, while {field} leaves scaling to you: kubectl scale \
@@ -58,79 +58,91 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
     let Some(view) = inputs.view else {
         return condition(Type::ScalingLimited, None, Reason::NotObserved, "not observed yet");
     };
-    let workers = &inputs.spec.workers;
-    let external = workers.replicas.filter(|_| workers.scaling() == ScalingMode::External);
-    let who = external.map_or("the queue", |_| "workers.replicas");
-    let asks = external.map_or_else(
-        || "more workers are needed".to_owned(),
-        |replicas| format!("workers.replicas asks for {replicas} pods"),
-    );
+    let external = external_replicas(inputs);
     let is = |reason: Reason, message: &str| condition(Type::ScalingLimited, Some(true), reason, message);
     match view.decision.reason {
-        ScalingReason::Total if inputs.health.ready == 0 => is(
-            Reason::Total,
-            "workers.total is reached, but no pod is ready: see Ready and HandlerHealthy first",
-        ),
-        ScalingReason::Total if external.is_some() => {
-            let (total, pods) = (workers.total, workers.total.div_ceil(workers.per_pod.max(1)));
-            let message = format!(
-                "{asks}, and workers.total ({total}) allows {pods}: raise workers.total, or ask for fewer \
-                 pods"
-            );
-            is(Reason::Total, &message)
-        }
-        ScalingReason::Total => {
-            let message = format!("more than {} workers are needed: raise workers.total", workers.total);
-            is(Reason::Total, &message)
-        }
-        ScalingReason::Connections => is(Reason::Connections, &by_connections(view, who)),
+        ScalingReason::Total => is(Reason::Total, &by_total(inputs)),
+        ScalingReason::Connections => is(Reason::Connections, &by_connections(inputs, view)),
         ScalingReason::Unknown => {
             let message = "the operator cannot read the queue's statistics";
             condition(Type::ScalingLimited, None, Reason::NotObserved, message)
         }
         ScalingReason::NotStarting => {
             let reason = inputs.health.problem.as_ref().map_or(Reason::Progressing, |problem| problem.reason);
-            let pods = external.unwrap_or_else(|| pods_asked_for(inputs, view));
-            is(reason, &format!("{who} asks for {pods} pods and gets one until its handler starts"))
+            is(
+                reason,
+                &format!("{}. The operator keeps one until a handler starts", pods_asked(inputs, view)),
+            )
         }
-        ScalingReason::Failing => {
-            let queue = &view.name;
-            let message = format!(
-                "{asks}, but nearly all runs fail: no pods are added until some complete. See the errors \
-                 with `rowlock tasks --state retryable --queue {queue}` and `rowlock task ID`, or the \
-                 handler's log"
-            );
-            is(Reason::Failing, &message)
-        }
-        ScalingReason::Suspended if !inputs.spec.suspend_scaling => {
-            not_limited("the number of pods stays as it is: see Stalled")
-        }
+        ScalingReason::Failing => is(Reason::Failing, &by_failures(inputs, view)),
+        ScalingReason::Stalled => not_limited("the number of pods stays as it is: see Stalled"),
         ScalingReason::Suspended if external.is_some_and(|replicas| replicas != view.instances) => {
-            let there = view.instances;
+            let (asks, there) = (slots_asked(inputs), view.instances);
             is(Reason::Suspended, &format!("{asks}, but spec.suspendScaling keeps {there}: remove it"))
         }
         _ if external.is_some() => not_limited("as many pods as workers.replicas asks for"),
         ScalingReason::External => {
             not_limited("workers.replicas is not set yet: keeping the current pods, at least one")
         }
-        _ => not_limited(&format!("as many workers as the tasks need{}", leftover(inputs))),
+        _ => not_limited(&format!("as many slots as the tasks need{}", leftover(inputs))),
     }
 }
 
+/// The number of pods that somebody else has set, with external scaling.
+fn external_replicas(inputs: &StatusInputs<'_>) -> Option<u32> {
+    let workers = &inputs.spec.workers;
+    workers.replicas.filter(|_| workers.scaling() == ScalingMode::External)
+}
+
+/// What is asked for: a clause.
+fn slots_asked(inputs: &StatusInputs<'_>) -> String {
+    match external_replicas(inputs) {
+        Some(replicas) => format!("workers.replicas asks for {replicas} pods"),
+        None => "more slots are needed".to_owned(),
+    }
+}
+
+/// The same in pods, as far as `workers.total` goes.
+fn pods_asked(inputs: &StatusInputs<'_>, view: &QueueView) -> String {
+    if external_replicas(inputs).is_some() {
+        return slots_asked(inputs);
+    }
+    let workers = &inputs.spec.workers;
+    let pods = view.decision.demand.unwrap_or(workers.total).div_ceil(workers.per_pod.max(1));
+    format!("{pods} pods are needed")
+}
+
+fn by_total(inputs: &StatusInputs<'_>) -> String {
+    let workers = &inputs.spec.workers;
+    let total = workers.total;
+    if inputs.health.ready == 0 {
+        return "workers.total is reached, but no pod is ready: see Ready and HandlerHealthy first"
+            .to_owned();
+    }
+    if external_replicas(inputs).is_none() {
+        return format!("more than {total} slots are needed: raise workers.total");
+    }
+    let (asks, pods) = (slots_asked(inputs), total.div_ceil(workers.per_pod.max(1)));
+    format!("{asks}, and workers.total ({total}) allows {pods}: raise workers.total, or ask for fewer pods")
+}
+
+fn by_failures(inputs: &StatusInputs<'_>, view: &QueueView) -> String {
+    let (asks, queue) = (slots_asked(inputs), &view.name);
+    format!(
+        "{asks}, but nearly all runs fail: no pods are added until some complete. See the errors with \
+         `rowlock tasks --state retryable --queue {queue}` and `rowlock task ID`, or the handler's log"
+    )
+}
+
 /// How many pods are asked for and given, and who holds the others.
-fn by_connections(view: &QueueView, who: &str) -> String {
+fn by_connections(inputs: &StatusInputs<'_>, view: &QueueView) -> String {
+    let who = external_replicas(inputs).map_or("the queue", |_| "workers.replicas");
     let Some(shortage) = &view.shortage else { return "the database has no connections left".to_owned() };
     let Asked { wanted, given, .. } = shortage.asked;
     format!(
         "{who} asks for {wanted} pods and gets {given}, because the database has no connections left: \
          {shortage}"
     )
-}
-
-/// The pods that the queue asks for, as far as `workers.total` goes.
-fn pods_asked_for(inputs: &StatusInputs<'_>, view: &QueueView) -> u32 {
-    let workers = &inputs.spec.workers;
-    view.decision.demand.unwrap_or(workers.total).div_ceil(workers.per_pod.max(1))
 }
 
 fn not_limited(message: &str) -> NewCondition {
@@ -146,10 +158,9 @@ fn leftover(inputs: &StatusInputs<'_>) -> String {
     };
     let (namespace, name) = inputs.place;
     format!(
-        "; workers.replicas ({replicas}) is left over from scaling External and has no effect: kubectl patch \
-         taskqueue {name} -n {namespace} --type=merge \
-         -p '{{\"spec\":{{\"workers\":{{\"replicas\":null}}}}}}' removes it, which is needed before you \
-         create this TaskQueue elsewhere"
+        ". workers.replicas ({replicas}) is left over from scaling External and has no effect. Remove it \
+         before you create this TaskQueue elsewhere: kubectl patch taskqueue {name} -n {namespace} \
+         --type=merge -p '{{\"spec\":{{\"workers\":{{\"replicas\":null}}}}}}'"
     )
 }
 

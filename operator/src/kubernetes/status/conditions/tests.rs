@@ -335,7 +335,7 @@ fn a_foreign_field_manager_that_scales_is_named_with_what_to_change() {
     };
     let condition = contested(ScalingMode::Auto);
     assert_eq!((condition.holds, condition.reason), (Some(true), Reason::ForeignFieldManager));
-    for part in ["keda had set 5 pods", "asks for 2", "workers.scaling to External", "kind TaskQueue"] {
+    for part in ["keda set 5 pods", "asks for 2", "workers.scaling to External", "kind TaskQueue"] {
         assert!(condition.message.contains(part), "{part}: {}", condition.message);
     }
     // Before the fix, this advised External to a queue that has it already.
@@ -389,7 +389,7 @@ fn what_limits_an_external_number_is_named() {
         message.contains("workers.replicas (9) is left over") && message.contains("-n shop"),
         "{message}"
     );
-    let held = ObservedQueue { suspend_scaling: true, ..ObservedQueue::of(&external(9).spec) };
+    let held = ObservedQueue { stalled: true, ..ObservedQueue::of(&external(9).spec) };
     let mut held = decided_on(external(9), &held);
     held.retain(|one| one.type_ == Type::ScalingLimited);
     assert_eq!(held[0].message, "the number of pods stays as it is: see Stalled");

@@ -91,7 +91,7 @@ fn decisions() -> Vec<(u32, ScalingReason)> {
     ];
     for pods in [0, 2] {
         let reasons = [
-            ScalingReason::MinWorkers,
+            ScalingReason::Idle,
             ScalingReason::External,
             ScalingReason::Connections,
             ScalingReason::Total,
@@ -164,7 +164,7 @@ impl Case {
         let (wanted, reason) = self.decided;
         let ours = self.outcome < 5;
         // Scaled to zero, and the operator itself scales it up when a task arrives.
-        let sleeps = wanted == 0 && matches!(reason, ScalingReason::MinWorkers);
+        let sleeps = wanted == 0 && matches!(reason, ScalingReason::Idle);
         let is_waking_up =
             wanted > 0 && self.was_ready && self.unready_for == Some(30) && self.pods != Pods::Crash;
         let enough = wanted > 0 || !matches!(reason, ScalingReason::Connections | ScalingReason::Total);
@@ -339,7 +339,7 @@ fn conditions_of_common_situations() {
         paused: false,
         contested: false,
     };
-    let at_zero = case((0, ScalingReason::MinWorkers), Pods::None, Rollout::Done);
+    let at_zero = case((0, ScalingReason::Idle), Pods::None, Rollout::Done);
     let late = |case: Case| Case { unready_for: Some(660), ..case };
     let starts =
         |pods, rollout| Case { unready_for: Some(30), ..case((2, ScalingReason::Backlog), pods, rollout) };
