@@ -53,21 +53,11 @@ impl ViewMetrics {
     pub fn new(registry: &Registry, is_cluster: bool) -> prometheus::Result<Self> {
         let queue: &[&str] = if is_cluster { &["namespace", "queue"] } else { &["queue"] };
         let database: &[&str] = if is_cluster { &["namespace", "secret"] } else { &[] };
-        let gauge = |name: &str, help: &str, place: &[&str], more: &[&str]| {
-            let gauge = GaugeVec::new(Opts::new(name, help), &[place, more].concat())?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let counter = |name: &str, help: &str, place: &[&str], more: &[&str]| {
-            let counter = CounterVec::new(Opts::new(name, help), &[place, more].concat())?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
         let of_queue = |name: &str, help: &str, more: &[&str]| {
-            gauge(&format!("rowlock_queue_{name}"), help, queue, more)
+            gauge(registry, &format!("rowlock_queue_{name}"), help, &[queue, more].concat())
         };
         let of_database = |name: &str, help: &str, more: &[&str]| {
-            gauge(&format!("rowlock_database_{name}"), help, database, more)
+            gauge(registry, &format!("rowlock_database_{name}"), help, &[database, more].concat())
         };
         let tasks = "Tasks that are not finished, and dead ones; estimated from a sample above 50,000.";
         let oldest = "How long the oldest available task has waited.";
@@ -107,14 +97,19 @@ impl ViewMetrics {
             backlog_limit: of_queue("backlog_limit_tasks", backlog, &[])?,
             backlog_full: of_queue("backlog_full", full, &[])?,
             newly_dead: of_queue("newly_dead_tasks", dead, &[])?,
-            enqueued: counter("rowlock_queue_enqueued_tasks_total", enqueued, queue, &[])?,
+            enqueued: counter(registry, "rowlock_queue_enqueued_tasks_total", enqueued, queue)?,
             connections: of_database("connections", connections, &["kind"])?,
             partitions_left: of_database("partitions_left_seconds", left, &[])?,
             horizon: of_database("horizon_age_seconds", horizon, &["kind"])?,
             snapshot_at: of_database("last_snapshot_timestamp_seconds", seen, &[])?,
             snapshot_took: of_database("last_snapshot_duration_seconds", took, &[])?,
-            polls: counter("rowlock_database_polls_total", polls, database, &["result"])?,
-            poll_seconds: counter("rowlock_database_poll_seconds_total", poll_seconds, database, &[])?,
+            polls: counter(
+                registry,
+                "rowlock_database_polls_total",
+                polls,
+                &[database, &["result"]].concat(),
+            )?,
+            poll_seconds: counter(registry, "rowlock_database_poll_seconds_total", poll_seconds, database)?,
         })
     }
 
@@ -219,6 +214,18 @@ impl ViewMetrics {
         set(&self.suspects, &[], stats.suspects as f64);
         set(&self.oldest_suspect, &[], stats.oldest_suspect_seconds.unwrap_or(0.0));
     }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+    let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
+    let counter = CounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 #[cfg(test)]

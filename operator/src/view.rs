@@ -32,7 +32,9 @@ pub struct View {
 /// Polls of a database since its controller began.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Polls {
+    /// How many of them were answered.
     pub answered: u64,
+    /// How many of them failed.
     pub failed: u64,
     /// How long all of them took.
     pub took: Duration,
