@@ -5330,7 +5330,7 @@ begin
   );
 end $$;
 
-CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[], suspects bigint, oldest_suspect_seconds double precision)
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[], suspects bigint, oldest_suspect_seconds double precision, enqueued bigint[], newly_dead bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -5389,7 +5389,18 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
       )
     end,
     coalesce(suspects.n, 0),
-    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end
+    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end,
+    arrived.enqueued,
+    -- Not from the sample of `dead`, which may change in one queue by tasks of another. Without a
+    -- dead task, there is nothing to look for.
+    case
+      when dead.n > 0 or (select rowlock.sample_percent('rowlock.dead')) < 100 then
+        rowlock.newly_dead(
+          q.id,
+          greatest(least(100000 / (count(*) over ()), 1000), 10)::int
+        )
+      else 0
+    end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
   -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.

@@ -106,8 +106,8 @@ $$;
 
 -- How many tasks that could start at once came in each of the last eleven seconds, the current one
 -- first, which is `second` as in their ids. A task with a delay counts only in `enqueued`, which is
--- null where no task came. Of all queues, only the newest 100,000 tasks are read. If more came, only
--- the first `known` entries are known; the others are zero.
+-- null where no task came. Of all queues, only the newest 100,000 tasks are read. If more came, the
+-- first `known` entries are known; the others are zero.
 create or replace function rowlock.recent_arrivals()
 returns table (queue int, second bigint, known int, counts bigint[], enqueued bigint[])
 language sql stable

@@ -1,5 +1,5 @@
--- Takes tasks back from instances that end, and goes on if some of them cannot be written. Called by
--- rescue and release. `take_back_left_tasks` is called by maintenance (queue/src/retention.rs).
+-- Takes tasks back from instances that end, and goes on if some of them cannot be written. Called
+-- by rescue and release. `take_back_left_tasks` is called by maintenance (queue/src/retention.rs).
 
 -- Makes the tasks available again: as lost ones, or, if `why` is null, as released ones. If that
 -- fails, tries each half, so that a damaged row keeps only its own task. Returns the tasks that

@@ -21,8 +21,8 @@ use crate::{
 const DELETE_MOST: i32 = 1000;
 /// The most tasks or errors copied by one statement: 0.1 s of work.
 const COPY_MOST: i32 = 5_000;
-/// The most partitions that a pass skips because they cannot be emptied: a task in each is damaged. Each costs
-/// a statement per pass.
+/// The most partitions that a pass skips because they cannot be emptied: a task in each is damaged. Each
+/// costs a statement per pass.
 const FAILED_PARTITIONS_MOST: usize = 20;
 /// How many kept tasks are checked in each pass for having finished.
 const MARK_MOST: i32 = 200;
@@ -100,7 +100,8 @@ impl Pass<'_> {
             others => format!(" (and {others} others)"),
         };
         Err(Error::Rows(format!(
-            "task {id}{others} cannot be taken back from an instance that has ended, and stays leased to it: {}",
+            "task {id}{others} cannot be taken back from an instance that has ended, and stays leased to \
+             it: {}",
             shorten(why)
         )))
     }

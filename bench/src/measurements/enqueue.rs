@@ -1,5 +1,5 @@
-//! Enqueue by many clients, one task per transaction, compared with a plain insert of the same payload; and by
-//! one client in bulk, compared with COPY.
+//! Enqueue by many clients, one task per transaction, compared with a plain insert of the same payload; and
+//! by one client in bulk, compared with COPY.
 
 use anyhow::Result;
 use rowlock_queue::declare;

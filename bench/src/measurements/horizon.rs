@@ -1,5 +1,5 @@
-//! Claims while a transaction pins the xmin horizon, so that vacuum removes nothing: a reader with a snapshot, or
-//! a writer with a transaction id.
+//! Claims while a transaction pins the xmin horizon, so that vacuum removes nothing: a reader with a snapshot,
+//! or a writer with a transaction id.
 
 use std::time::{Duration, Instant};
 
@@ -83,11 +83,11 @@ async fn time_claims(database: &Database, length: Duration) -> Result<Vec<f64>> 
     let db = database.connect(1).await?;
     let joined = join(&db, QUEUE, "bench-claims", WANTED).await?;
     let (instance, mut watermarks) = (joined.instance, joined.watermarks);
-    let (started, mut beat, mut samples) = (Instant::now(), None, Vec::new());
+    let (started, mut sent_at, mut samples) = (Instant::now(), None, Vec::new());
     while started.elapsed() < length {
-        if beat.is_none_or(|beat: Instant| HEARTBEAT_EVERY < beat.elapsed()) {
+        if sent_at.is_none_or(|sent_at: Instant| HEARTBEAT_EVERY < sent_at.elapsed()) {
             send_heartbeat(&db, instance, &mut watermarks).await?;
-            beat = Some(Instant::now());
+            sent_at = Some(Instant::now());
         }
         samples.extend(time_claim(&db, instance, &mut watermarks).await?);
         sleep(CLAIM_EVERY).await;

@@ -1,5 +1,5 @@
-//! Requests per second that an instance gets from an HTTP handler that computes, compared with wrk. The handler
-//! counts both.
+//! Requests per second that an instance gets from an HTTP handler that computes, compared with wrk. The
+//! handler counts both.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,5 +1,5 @@
-//! What a task costs the server in its whole life, from the enqueue to its outcome: WAL, compared with COPY of
-//! the same payloads, and commits.
+//! What a task costs the server in its whole life, from the enqueue to its outcome: WAL, compared with COPY
+//! of the same payloads, and commits.
 
 use std::time::Duration;
 

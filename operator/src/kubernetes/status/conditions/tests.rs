@@ -385,10 +385,8 @@ fn what_limits_an_external_number_is_named() {
     auto.spec.workers.scaling = None;
     let (holds, reason, message) = limited(auto);
     assert_eq!((holds, reason), (Some(false), Reason::NotLimited));
-    assert!(
-        message.contains("workers.replicas (9) is left over") && message.contains("-n shop"),
-        "{message}"
-    );
+    let contained = ["workers.replicas (9) is left over", "-n shop"].map(|text| message.contains(text));
+    assert_eq!(contained, [true; 2], "{message}");
     let held = ObservedQueue { stalled: true, ..ObservedQueue::of(&external(9).spec) };
     let mut held = decided_on(external(9), &held);
     held.retain(|one| one.type_ == Type::ScalingLimited);
