@@ -1,7 +1,6 @@
 //! What all parts of the operator share: the API client, watches, rollout slots and views.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,17 +10,19 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::kubernetes::api::changes::Changes;
 use crate::kubernetes::api::events::NewEvent;
+use crate::kubernetes::api::kept::Metadata;
 use crate::kubernetes::api::leader_election::Leadership;
 use crate::kubernetes::api::objects::{NamespaceWatch, Objects};
 use crate::kubernetes::api::readable::ReceivedTaskQueue;
 use crate::kubernetes::api::watch::{Handling, WatchedStore, without_status};
 use crate::kubernetes::api::writer::{WriteError, Writer, bounded};
 use crate::kubernetes::config::Config;
+use crate::kubernetes::counters::{Rescues, ScaleIns};
 use crate::kubernetes::database::source::Source;
-use crate::kubernetes::deployment::scale_in::Gone;
 use crate::kubernetes::desired::owner;
 use crate::kubernetes::rollouts::{NamespacedName, Rollouts, is_in_progress};
 use crate::shared_poller::SharedPoller;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     /// The uid of the cluster, which is part of the owner of a queue.
     pub(crate) cluster: String,
     pub(crate) task_queues: WatchedStore<ReceivedTaskQueue>,
+    /// Permits to write the objects of a queue.
+    pub(crate) writes: Semaphore,
     /// Notified of each change of a `TaskQueue`.
     pub(crate) changes: Changes,
     pub(crate) rescues: Rescues,
@@ -49,48 +52,13 @@ pub(crate) struct Context {
     in_progress: Mutex<Option<(Arc<BTreeSet<NamespacedName>>, Instant)>>,
 }
 
+/// How many queues are written at the same time, over all databases: each takes about 150 KiB, for its objects
+/// and for a connection. After a start, the API server is slower than even this many.
+pub(crate) const WRITTEN_AT_ONCE: usize = 64;
+
 /// How long that may be reused, so that a thousand queues that wait for a slot do not each look through a
 /// thousand Deployments. A slot taken since is known anyway, and one released since is free a little later.
 const IN_PROGRESS_VALID_FOR: Duration = Duration::from_millis(300);
-
-/// Rescues of pods that had ended, for metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Rescues {
-    pods: AtomicU64,
-    tasks: AtomicU64,
-}
-
-impl Rescues {
-    /// One pod more, with its tasks.
-    pub(crate) fn note(&self, tasks: u64) {
-        self.pods.fetch_add(1, Ordering::Relaxed);
-        self.tasks.fetch_add(tasks, Ordering::Relaxed);
-    }
-
-    /// The number of pods and of their tasks.
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        (self.pods.load(Ordering::Relaxed), self.tasks.load(Ordering::Relaxed))
-    }
-}
-
-/// Pods that went in scale-ins, by namespace and queue, for metrics.
-#[derive(Debug, Default)]
-pub(crate) struct ScaleIns(Mutex<BTreeMap<NamespacedName, Gone>>);
-
-impl ScaleIns {
-    pub(crate) fn note(&self, namespace: &str, queue: &str, gone: Gone) {
-        if gone != Gone::default() {
-            let mut all = lock(&self.0);
-            let total = all.entry((namespace.to_owned(), queue.to_owned())).or_default();
-            (total.chosen, total.others) = (total.chosen + gone.chosen, total.others + gone.others);
-        }
-    }
-
-    pub(crate) fn total(&self, namespace: &str, queue: &str) -> Gone {
-        let key = (namespace.to_owned(), queue.to_owned());
-        lock(&self.0).get(&key).copied().unwrap_or_default()
-    }
-}
 
 /// How many statuses a second may be written for changed numbers, over all `TaskQueues`. Each is a write of
 /// some KiB to etcd, which on slow disks manages a few hundred a second for the whole cluster.
@@ -134,7 +102,7 @@ impl Context {
             None => format!("!{}", labels::CLASS),
         };
         let handling =
-            Handling { fingerprint: Some(without_status), ..Handling::trim(ReceivedTaskQueue::trim) };
+            Handling { fingerprint: Some(without_status), ..Handling::keep(ReceivedTaskQueue::trimmed) };
         let task_queues = WatchedStore::start(api, &selector, &changes, handling);
         let everywhere = watches_everywhere.then(|| Arc::new(Objects::start(&client, None)));
         let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
@@ -145,6 +113,7 @@ impl Context {
             leadership,
             cluster,
             task_queues,
+            writes: Semaphore::new(WRITTEN_AT_ONCE),
             changes,
             rescues: Rescues::default(),
             scale_ins: ScaleIns::default(),
@@ -220,7 +189,10 @@ impl Context {
             }
             let all = objects.deployments.all();
             let those = all.iter().filter(|one| is_in_progress(one));
-            found.extend(those.map(|one| (one.namespace().unwrap_or_default(), one.name_any())));
+            let name = |one: &Metadata| {
+                (one.namespace.clone().unwrap_or_default(), one.name.clone().unwrap_or_default())
+            };
+            found.extend(those.map(|one| name(&one.metadata)));
         }
         Some(found)
     }
@@ -303,7 +275,10 @@ impl Context {
         let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));
         let found = bounded(api.list(&name)).await?;
         match found.items.first().filter(|found| found.spec.workers.replicas.is_none()) {
-            Some(found) => self.writer.set_scale::<TaskQueue>(&found.metadata, replicas).await.map(drop),
+            Some(found) => {
+                let found = Metadata::from(found.metadata.clone());
+                self.writer.set_scale::<TaskQueue>(&found, replicas).await.map(drop)
+            }
             None => Ok(()),
         }
     }

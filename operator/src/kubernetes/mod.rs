@@ -12,12 +12,14 @@
 //! * `rollouts`: which queues may roll at the same time; pure;
 //! * `pods`: what the status of pods says, and how healthy they are; pure;
 //! * `status`: conditions and events; pure, except for `pod_events` and `unreadable`;
+//! * `metrics`, `counters`, `http`: what is counted, and the pages of the operator;
 //! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; pure.
 
 mod api;
 mod config;
 mod context;
 mod controller;
+mod counters;
 mod database;
 mod deployment;
 mod desired;

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
 use rowlock_crds::{EventReason, TaskQueue};
@@ -22,6 +21,7 @@ use serde_json::Value;
 
 use crate::backend::DesiredPods;
 use crate::kubernetes::api::events::{NewEvent, deployment_of};
+use crate::kubernetes::api::kept::{Deployment, Metadata};
 use crate::kubernetes::api::objects::NamespaceWatch;
 use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::context::Context;
@@ -49,7 +49,7 @@ const CONCURRENT_WRITES: usize = 8;
 
 /// The pods of all queues of one database.
 pub(crate) struct PodBackend {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     pub(super) namespace: Arc<NamespaceWatch>,
     image: WorkerImage,
     db: Db,
@@ -101,7 +101,7 @@ impl PodBackend {
         let pods = last.pods(desired, stored.as_deref());
         let mut object = build::deployment(&last.owner, desired.manifest, pods, &self.image);
         let live = self.live(last, stored.as_deref()).await?;
-        if let Some(outcome) = foreign(live.metadata.as_ref(), "Deployment", &last.owner) {
+        if let Some(outcome) = foreign(live.metadata.as_deref(), "Deployment", &last.owner) {
             return Ok(outcome);
         }
         let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
@@ -115,7 +115,7 @@ impl PodBackend {
             if let Some(accepted) = &last.accepted_template {
                 object["spec"]["template"] = serde_json::from_str(accepted).unwrap_or_default();
                 // With its old annotations, so that it does not look like a change by the operator.
-                build::mark_made_from(&mut object, live.metadata.as_ref());
+                build::mark_made_from(&mut object, live.metadata.as_deref());
             }
         }
         let holds_template = match outcome {
@@ -154,9 +154,12 @@ impl PodBackend {
     /// The Deployment in the cluster, by the last write or the watch.
     async fn live(&self, last: &LastApplied, stored: Option<&Deployment>) -> Result<Live, WriteError> {
         let (metadata, replicas) = match last.newest(stored) {
-            Some((metadata, replicas)) => (Some(metadata.clone()), Some(replicas)),
+            Some((metadata, replicas)) => (Some(Arc::clone(metadata)), Some(replicas)),
             // The watch shows only objects with our labels, so another one of this name may exist.
-            None => (self.read::<Deployment>(&last.owner.namespace, &last.owner.name).await?, None),
+            None => (
+                self.read::<ApiDeployment>(&last.owner.namespace, &last.owner.name).await?.map(Arc::new),
+                None,
+            ),
         };
         Ok(Live::of(metadata, replicas))
     }
@@ -219,12 +222,12 @@ impl PodBackend {
         }
         match whole.filter(|_| !foreign_managers.is_empty()) {
             Some(whole) => self.restore(last, whole, object, foreign_managers).await,
-            None => self.context.writer.apply::<Deployment>(object).await,
+            None => self.context.writer.apply::<ApiDeployment>(object).await,
         }
     }
 
     async fn read_whole(&self, owner: &Owner) -> Result<Option<DynamicObject>, WriteError> {
-        let resource = kube::api::ApiResource::erase::<Deployment>(&());
+        let resource = kube::api::ApiResource::erase::<ApiDeployment>(&());
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.context.client.clone(), &owner.namespace, &resource);
         bounded(api.get_opt(&owner.name)).await
@@ -280,7 +283,7 @@ impl PodBackend {
         {
             return Ok(detail.clone());
         }
-        let detail = match self.context.writer.dry_run::<Deployment>(object).await {
+        let detail = match self.context.writer.dry_run::<ApiDeployment>(object).await {
             Ok(()) => None,
             Err(error) => Some(error.rejection().ok_or(error)?),
         };
@@ -302,7 +305,7 @@ impl PodBackend {
         // Before the writes: if the last of them fails, the next pass no longer sees the foreign field
         // manager.
         self.warn(last, EventReason::TemplateRestored, note).await;
-        self.context.writer.replace_template::<Deployment>(live, object).await
+        self.context.writer.replace_template::<ApiDeployment>(live, object).await
     }
 
     async fn warn(&self, last: &LastApplied, reason: EventReason, note: String) {
@@ -313,12 +316,12 @@ impl PodBackend {
     }
 
     /// Asks the API server: the watch shows only objects with our labels.
-    async fn read<K>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, WriteError>
+    async fn read<K>(&self, namespace: &str, name: &str) -> Result<Option<Metadata>, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {
         let api: Api<K> = Api::namespaced(self.context.client.clone(), namespace);
-        Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
+        Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata.into()))
     }
 }
 
