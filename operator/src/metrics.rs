@@ -121,7 +121,7 @@ const QUEUE_METRICS: &[Family<Queue>] = &[
         |queue, to| queue.add(to, queue.view().settings.wait_target.as_secs_f64()),
     ),
     gauge("rowlock_queue_total_workers", "The most worker slots of all pods: workers.total.", |queue, to| {
-        queue.add(to, queue.view().settings.total_workers.into())
+        queue.add(to, queue.view().settings.total_workers.into());
     }),
     gauge("rowlock_queue_paused", "1: spec.paused is set, so no task starts.", |queue, to| {
         queue.add(to, u8::from(queue.view().settings.paused).into());

@@ -122,6 +122,10 @@ mod tests {
         serde_json::from_value(json!({ "metadata": metadata })).unwrap()
     }
 
+    fn kept(pod: ApiPod) -> Pod {
+        pod.into()
+    }
+
     fn store() -> Store<Pod> {
         Store::new(Some(|pod| pod.metadata.labels.get("rowlock.dev/task-queue")))
     }
@@ -136,17 +140,17 @@ mod tests {
         for (namespace, name, of) in
             [("a", "p", "mail"), ("a", "o", "mail"), ("a", "q", "mail2"), ("b", "p", "mail")]
         {
-            store.apply(Event::Apply(pod(namespace, name, of)), Pod::from);
+            store.apply(Event::Apply(pod(namespace, name, of)), kept);
         }
         assert_eq!(names(&store, "a", "mail"), ["o", "p"]);
         assert_eq!(names(&store, "b", "mail"), ["p"]);
         assert!(names(&store, "b", "mail2").is_empty());
-        store.apply(Event::Delete(pod("a", "p", "mail")), Pod::from);
+        store.apply(Event::Delete(pod("a", "p", "mail")), kept);
         assert_eq!(names(&store, "a", "mail"), ["o"]);
         // Before, each change of a label left an entry behind.
-        store.apply(Event::Apply(pod("a", "o", "mail2")), Pod::from);
+        store.apply(Event::Apply(pod("a", "o", "mail2")), kept);
         assert_eq!(names(&store, "a", "mail2"), ["o", "q"]);
-        store.apply(Event::Delete(pod("b", "p", "mail")), Pod::from);
+        store.apply(Event::Delete(pod("b", "p", "mail")), kept);
         assert_eq!((store.entries.len(), store.len(), store.objects.len()), (2, 2, 1));
         assert!(store.get("a", "q").is_some() && store.get("b", "p").is_none());
     }
@@ -154,11 +158,11 @@ mod tests {
     #[test]
     fn a_new_list_replaces_all_when_it_is_complete() {
         let mut store = store();
-        store.apply(Event::Apply(pod("a", "old", "mail")), Pod::from);
-        store.apply(Event::Init, Pod::from);
-        store.apply(Event::InitApply(pod("a", "new", "mail")), Pod::from);
+        store.apply(Event::Apply(pod("a", "old", "mail")), kept);
+        store.apply(Event::Init, kept);
+        store.apply(Event::InitApply(pod("a", "new", "mail")), kept);
         assert_eq!(names(&store, "a", "mail"), ["old"]);
-        store.apply(Event::InitDone, Pod::from);
+        store.apply(Event::InitDone, kept);
         assert_eq!(names(&store, "a", "mail"), ["new"]);
         assert!(store.get("a", "old").is_none() && store.all().count() == 1);
     }
