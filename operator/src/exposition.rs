@@ -1,5 +1,5 @@
-//! Prometheus' text format, written in pieces. A page about thousands of queues has many megabytes: written at
-//! once it takes that memory, and all else in its thread waits, such as the renewal of the leader's Lease.
+//! Prometheus' text format, written in pieces. A page about thousands of queues has many megabytes: written
+//! at once it takes that memory, and all else in its thread waits, such as the renewal of the leader's Lease.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn a_page_is_prometheus_text() {
-        let expected = "# HELP even Half of it.\n# TYPE even gauge\neven{number=\"0\"} 0\neven{number=\"2\"} 1\n\
-                        # HELP all_total Each.\n# TYPE all_total counter\n";
+        let expected = "# HELP even Half of it.\n# TYPE even gauge\neven{number=\"0\"} 0\n\
+                        even{number=\"2\"} 1\n# HELP all_total Each.\n# TYPE all_total counter\n";
         let each = "all_total{text=\"a\\\"b\\\\c\\nd\"} 1\n";
         assert_eq!(page(3).text(), format!("{expected}{}more 1\n", each.repeat(3)));
         assert_eq!(page(0).text(), "more 1\n");

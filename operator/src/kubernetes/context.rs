@@ -52,8 +52,8 @@ pub(crate) struct Context {
     in_progress: Mutex<Option<(Arc<BTreeSet<NamespacedName>>, Instant)>>,
 }
 
-/// How many queues are written at the same time, over all databases: each takes about 150 KiB, for its objects
-/// and for a connection. After a start, the API server is slower than even this many.
+/// How many queues are written at the same time, over all databases: each takes about 150 KiB, for its
+/// objects and for a connection. After a start, the API server is slower than even this many.
 pub(crate) const WRITTEN_AT_ONCE: usize = 64;
 
 /// How long that may be reused, so that a thousand queues that wait for a slot do not each look through a

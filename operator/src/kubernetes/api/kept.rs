@@ -1,5 +1,5 @@
-//! What the watches keep of objects: only what is read, since an operator may watch thousands. The fields have
-//! the names that they have in Kubernetes. Its own types have room for every field: a pod takes 6 KiB.
+//! What the watches keep of objects: only what is read, since an operator may watch thousands. The fields
+//! have the names that they have in Kubernetes. Its own types have room for every field: a pod takes 6 KiB.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -86,8 +86,8 @@ where
     WatchedStore::start(api, selector, changes, handling)
 }
 
-/// How many queues of a namespace are written at the same time. A webhook of a tenant that hangs holds no more
-/// of [`WRITTEN_AT_ONCE`](crate::kubernetes::context::WRITTEN_AT_ONCE).
+/// How many queues of a namespace are written at the same time. A webhook of a tenant that hangs holds no
+/// more of [`WRITTEN_AT_ONCE`](crate::kubernetes::context::WRITTEN_AT_ONCE).
 const WRITTEN_AT_ONCE: usize = 16;
 
 /// One namespace of the operator's objects.
