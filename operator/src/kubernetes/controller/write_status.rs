@@ -76,7 +76,7 @@ pub(super) struct Reporter {
     namespace: String,
     watch: Arc<NamespaceWatch>,
     /// By the names of the `TaskQueues`.
-    last: BTreeMap<String, LastReport>,
+    last: BTreeMap<String, Box<LastReport>>,
 }
 
 /// The last report on a `TaskQueue`.
@@ -135,10 +135,10 @@ impl Reporter {
     }
 
     /// The last report on this `TaskQueue`, not on a deleted one of the same name.
-    fn take_last(&mut self, one: &Arc<TaskQueue>) -> LastReport {
+    fn take_last(&mut self, one: &Arc<TaskQueue>) -> Box<LastReport> {
         let uid = one.uid().unwrap_or_default();
         let last = self.last.remove(&one.name_any()).filter(|last| last.uid == uid);
-        last.unwrap_or_else(|| LastReport::of(one))
+        last.unwrap_or_else(|| Box::new(LastReport::of(one)))
     }
 
     fn next_status(

@@ -53,7 +53,8 @@ pub(crate) struct PodBackend {
     pub(super) namespace: Arc<NamespaceWatch>,
     image: WorkerImage,
     db: Db,
-    queues: BTreeMap<String, LastApplied>,
+    /// Boxed: the nodes of a map have room for more than they hold.
+    queues: BTreeMap<String, Box<LastApplied>>,
 }
 
 impl PodBackend {
@@ -73,7 +74,7 @@ impl PodBackend {
             task_queues.get(queue).is_some_and(|one| one.metadata.uid.as_ref() == Some(&last.owner.uid))
         });
         for (queue, one) in task_queues {
-            let last = self.queues.entry(queue.clone()).or_insert_with(|| LastApplied::of(one));
+            let last = self.queues.entry(queue.clone()).or_insert_with(|| Box::new(LastApplied::of(one)));
             last.set_task_queue(one);
         }
     }
@@ -133,7 +134,7 @@ impl PodBackend {
             Write::Apply | Write::Restore => {
                 let applied = self.write(last, &mut object, &live.foreign_managers, leaves_replicas).await?;
                 if outcome == Outcome::Done {
-                    last.accepted_template = Some(object["spec"]["template"].to_string());
+                    last.accepted_template = Some(object["spec"]["template"].to_string().into());
                 }
                 last.deployment = Some(AppliedObject::new(&object, applied));
                 if !leaves_replicas {
@@ -269,9 +270,9 @@ impl PodBackend {
         let is_live = || live.metadata.as_ref().is_some_and(|metadata| has_template(metadata, object));
         if last.accepted_template.is_none() && live.foreign_managers.is_empty() && is_live() {
             // The server has accepted it before: a new leader need not ask again for every queue.
-            last.accepted_template = Some(template.clone());
+            last.accepted_template = Some(template.as_str().into());
         }
-        if last.accepted_template.as_ref() == Some(&template) {
+        if last.accepted_template.as_deref() == Some(template.as_str()) {
             last.dry_run = None;
             return Ok(None);
         }

@@ -42,7 +42,7 @@ pub(crate) struct LastApplied {
     /// The labels and the template of the last dry run, the error of the server, and when.
     pub(crate) dry_run: Option<(String, Option<String>, Instant)>,
     /// The last template that the server accepted, as text: a tenth of the memory of a JSON value.
-    pub(crate) accepted_template: Option<String>,
+    pub(crate) accepted_template: Option<Box<str>>,
     pub(crate) deployment: Option<AppliedObject>,
     pub(crate) budget: Option<AppliedObject>,
     pub(crate) outcome: Outcome,
