@@ -4,6 +4,7 @@
 //! resource, with its status and its CRD. In reading order:
 //!
 //! * [`TaskQueueSpec`] and its parts: the fields of a manifest, with their defaults;
+//! * [`PodTemplate`]: its pod template;
 //! * [`Dur`]: durations as the API writes them (`90s`, `1h30m`);
 //! * [`RetryPolicy`]: when a failed task is retried;
 //! * [`Policy`]: the part of the spec that running instances get;
@@ -57,6 +58,7 @@ pub use task_queue::{
     AutoscalingSpec, CaKind, CaRef, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec,
     ScalingMode, ScalingPreference, SecretKeyRef, TaskQueueSpec, WorkersSpec,
 };
+pub use template::PodTemplate;
 pub use validate::unknown_names;
 pub use variables::{UnknownVariable, check_variables};
 pub use worker_and_rollout::{CanarySpec, Quantity, ResourcesSpec, RolloutSpec, Surge, WorkerSpec};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dur, Policy, RetryPolicy, RolloutSpec, TargetRef, WorkerSpec};
+use crate::{Dur, PodTemplate, Policy, RetryPolicy, RolloutSpec, TargetRef, WorkerSpec};
 
 /// The queue, the pods that run its tasks, and how many tasks run at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +37,9 @@ pub struct TaskQueueSpec {
     pub handler: HandlerSpec,
     /// The pod template. Its container `handler` runs the tasks, others run beside it. A cluster needs this
     /// or `targetRef`; `rowlock dev` runs a command instead.
-    #[serde(
-        default,
-        deserialize_with = "crate::unique_keys::value",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::pod_template"))]
-    pub template: Option<serde_json::Value>,
+    pub template: Option<PodTemplate>,
     /// Instead of `template`: a Deployment of yours whose pods contain the worker. The operator only scales
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,12 +2,47 @@
 //! of Rowlock. Kubernetes checks the rest.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::bounds::{LONGEST_CONTAINER_NAME, MOST_CONTAINERS};
 use crate::containers::{HANDLER, WORKER};
 use crate::field_error::FieldError;
+use crate::unique_keys;
+
+/// A pod template, as JSON text. An operator keeps thousands: as values each would take twenty times the
+/// memory. Copies share the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodTemplate(Arc<str>);
+
+impl PodTemplate {
+    /// Its fields.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        // It was made from a value.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<Value> for PodTemplate {
+    fn from(value: Value) -> Self {
+        Self(value.to_string().into())
+    }
+}
+
+impl<'de> Deserialize<'de> for PodTemplate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        unique_keys::value(deserializer).map(Self::from)
+    }
+}
+
+impl Serialize for PodTemplate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_value().serialize(serializer)
+    }
+}
 
 /// Every problem of a `spec.template`.
 pub(crate) fn check(template: &Value) -> Vec<FieldError> {

@@ -7,9 +7,9 @@ use std::marker::PhantomData;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Any value; for `deserialize_with`.
-pub(crate) fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Ok(Option::<UniqueValue>::deserialize(deserializer)?.map(|unique| unique.0))
+/// Any value.
+pub(crate) fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Ok(UniqueValue::deserialize(deserializer)?.0)
 }
 
 /// A mapping; for `deserialize_with`.

@@ -145,7 +145,7 @@ impl Errors {
             self.add(field, problem, format!("use at most {LONGEST_PATH}"));
         }
         if let Some(template) = &spec.template {
-            self.0.extend(template::check(template));
+            self.0.extend(template::check(&template.to_value()));
         }
     }
 

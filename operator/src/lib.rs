@@ -15,7 +15,7 @@
 //! * [`SharedPoller`] and [`Participant`]: one poller for the controllers of one database;
 //! * [`Shortage`] and [`Asked`]: who holds the pods that connections are left for;
 //! * [`View`] and [`Limit`]: what a pass observed and decided, for the status and for metrics;
-//! * [`ViewMetrics`]: the metrics of views.
+//! * [`Page`] and [`Place`]: the metrics of views, in Prometheus' text format.
 
 #![warn(missing_docs)]
 
@@ -24,6 +24,7 @@ mod connection_limit;
 mod decision_log;
 mod declaration;
 mod enqueued;
+mod exposition;
 mod horizon;
 mod jitter;
 #[cfg(feature = "kube")]
@@ -41,8 +42,9 @@ mod worker_sidecar;
 
 pub use backend::{Backend, DesiredPods};
 pub use connection_limit::Limit;
+pub use exposition::Page;
 pub use managed_queue::DesiredQueue;
-pub use metrics::{Place, ViewMetrics};
+pub use metrics::Place;
 pub use observe::backlog;
 pub use reconciler::Reconciler;
 pub use shared_poller::{Participant, SharedPoller};

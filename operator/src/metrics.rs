@@ -1,238 +1,335 @@
-//! The metrics of queues and of their database. The operator and `rowlock dev` export the same, computed for
-//! each request, so that nothing stays of a queue that is gone.
+//! The metrics of queues and of their database. The operator and `rowlock dev` export the same, from the last
+//! views, so that nothing stays of a queue that is gone.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{CounterVec, GaugeVec, Opts, Registry};
 use rowlock_plan::Reason;
 
 use crate::connection_limit::Limit;
+use crate::exposition::{Family, Kind, Page, Series};
 use crate::view::{QueueView, View};
 
-/// Where a view comes from in a cluster. Its parts become labels.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// The namespace of the `TaskQueues`.
-    pub namespace: &'a str,
+/// Where a view comes from in a cluster. Its parts become labels. `rowlock dev` has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The namespace of the TaskQueues.
+    pub namespace: String,
     /// The Secret with the URL of the database.
-    pub secret: &'a str,
+    pub secret: String,
 }
 
-/// Gauges and counters, with the same labels for all views: those of a [`Place`] if `is_cluster`.
-#[derive(Debug)]
-pub struct ViewMetrics {
-    is_cluster: bool,
-    tasks: GaugeVec,
-    oldest: GaugeVec,
-    by_priority: GaugeVec,
-    suspects: GaugeVec,
-    oldest_suspect: GaugeVec,
-    workers: GaugeVec,
-    pods: GaugeVec,
-    reason: GaugeVec,
-    limited: GaugeVec,
-    wait_target: GaugeVec,
-    total: GaugeVec,
-    paused: GaugeVec,
-    backlog_limit: GaugeVec,
-    backlog_full: GaugeVec,
-    newly_dead: GaugeVec,
-    enqueued: CounterVec,
-    connections: GaugeVec,
-    partitions_left: GaugeVec,
-    horizon: GaugeVec,
-    snapshot_at: GaugeVec,
-    snapshot_took: GaugeVec,
-    polls: CounterVec,
-    poll_seconds: CounterVec,
+impl Page {
+    /// Adds the metrics of some views, ordered by their places.
+    pub fn add_views(&mut self, views: Vec<(Place, Arc<View>)>) {
+        let mut databases: Vec<_> =
+            views.into_iter().map(|(place, view)| Database { place: Arc::new(place), view }).collect();
+        let each = databases.iter().flat_map(|database| {
+            let Database { place, view } = database;
+            (0..view.queues.len()).map(|at| Queue { place: Arc::clone(place), view: Arc::clone(view), at })
+        });
+        let mut queues: Vec<Queue> = each.collect();
+        // Two Secrets of a namespace may lead to queues of the same name: the last one counts, since no two
+        // series may have the same labels.
+        queues.sort_by(|one, other| one.key().cmp(&other.key()));
+        queues.reverse();
+        queues.dedup_by(|one, other| one.key() == other.key());
+        queues.reverse();
+        databases.reverse();
+        databases.dedup_by(|one, other| one.place == other.place);
+        databases.reverse();
+        self.add(QUEUE_METRICS, queues);
+        self.add(DATABASE_METRICS, databases);
+    }
 }
 
-impl ViewMetrics {
-    /// # Errors
-    /// A name is taken in this registry.
-    pub fn new(registry: &Registry, is_cluster: bool) -> prometheus::Result<Self> {
-        let queue: &[&str] = if is_cluster { &["namespace", "queue"] } else { &["queue"] };
-        let database: &[&str] = if is_cluster { &["namespace", "secret"] } else { &[] };
-        let of_queue = |name: &str, help: &str, more: &[&str]| {
-            gauge(registry, &format!("rowlock_queue_{name}"), help, &[queue, more].concat())
-        };
-        let of_database = |name: &str, help: &str, more: &[&str]| {
-            gauge(registry, &format!("rowlock_database_{name}"), help, &[database, more].concat())
-        };
-        let tasks = "Tasks that are not finished, and dead ones; estimated from a sample above 50,000.";
-        let oldest = "How long the oldest available task has waited.";
-        let by_priority = "How long the oldest available task of each priority has waited.";
-        let suspects = "Tasks whose handler ended while they ran, and that wait to run alone.";
-        let oldest_suspect = "How long the oldest of these suspects has waited.";
-        let workers = "Worker slots: desired, allocated, busy.";
-        let pods = "Pods: desired, ready, starting, draining.";
-        let limited = "1 if this limit keeps the number of slots below what the tasks need.";
-        let target = "How long a task should wait at most; without autoscaling, a minute.";
-        let connections = "Connections of the database: the limit, the most that others used lately, the \
-                           reserve, and those of operators and workers now.";
-        let left = "Time until the last existing partition ends.";
-        let seen = "When the last answered poll of the database was sent.";
-        let took = "How long the database took to answer that poll.";
-        let backlog = "Enqueue refuses tasks above this backlog: limits.backlog.";
-        let full = "1: enqueue refuses tasks, because limits.backlog is reached.";
-        let dead = "Tasks that died within the last 15 minutes, up to 1,000.";
-        let enqueued = "Tasks that were enqueued, as this replica has seen since it began to lead.";
-        let horizon = "How old the oldest transaction is that keeps dead rows, by the kind of its holder.";
-        let polls = "Polls of the database, by result.";
-        let poll_seconds = "How long the database took for all polls.";
-        Ok(Self {
-            is_cluster,
-            tasks: of_queue("tasks", tasks, &["state"])?,
-            oldest: of_queue("oldest_available_seconds", oldest, &[])?,
-            by_priority: of_queue("oldest_by_priority_seconds", by_priority, &["priority"])?,
-            suspects: of_queue("suspects", suspects, &[])?,
-            oldest_suspect: of_queue("oldest_suspect_seconds", oldest_suspect, &[])?,
-            workers: of_queue("workers", workers, &["kind"])?,
-            pods: of_queue("pods", pods, &["kind"])?,
-            reason: of_queue("scaling_reason", "1 for the reason that decided the number.", &["reason"])?,
-            limited: of_queue("scaling_limited", limited, &["reason"])?,
-            wait_target: of_queue("wait_target_seconds", target, &[])?,
-            total: of_queue("total_workers", "The most worker slots of all pods: workers.total.", &[])?,
-            paused: of_queue("paused", "1: spec.paused is set, so no task starts.", &[])?,
-            backlog_limit: of_queue("backlog_limit_tasks", backlog, &[])?,
-            backlog_full: of_queue("backlog_full", full, &[])?,
-            newly_dead: of_queue("newly_dead_tasks", dead, &[])?,
-            enqueued: counter(registry, "rowlock_queue_enqueued_tasks_total", enqueued, queue)?,
-            connections: of_database("connections", connections, &["kind"])?,
-            partitions_left: of_database("partitions_left_seconds", left, &[])?,
-            horizon: of_database("horizon_age_seconds", horizon, &["kind"])?,
-            snapshot_at: of_database("last_snapshot_timestamp_seconds", seen, &[])?,
-            snapshot_took: of_database("last_snapshot_duration_seconds", took, &[])?,
-            polls: counter(
-                registry,
-                "rowlock_database_polls_total",
-                polls,
-                &[database, &["result"]].concat(),
-            )?,
-            poll_seconds: counter(registry, "rowlock_database_poll_seconds_total", poll_seconds, database)?,
-        })
+struct Database {
+    place: Arc<Place>,
+    view: Arc<View>,
+}
+
+struct Queue {
+    place: Arc<Place>,
+    view: Arc<View>,
+    /// Where it is in the view.
+    at: usize,
+}
+
+impl Queue {
+    fn view(&self) -> &QueueView {
+        &self.view.queues[self.at]
     }
 
-    /// Adds a view. `place`: where it comes from, in a cluster.
-    pub fn set(&self, place: Option<Place<'_>>, view: &View) {
-        let place = place.unwrap_or(Place { namespace: "", secret: "" });
-        for queue in &view.queues {
-            self.set_queue(place.namespace, queue);
-        }
-        self.set_database(place, view);
+    fn key(&self) -> (&str, &str) {
+        (&self.place.namespace, &self.view().name)
     }
 
-    fn set_database(&self, place: Place<'_>, view: &View) {
-        let Place { namespace, secret } = place;
-        let labels: &[&str] = if self.is_cluster { &[namespace, secret] } else { &[] };
-        if let Some(limit) = view.queues.first().and_then(|queue| queue.limit.as_ref()) {
-            let Limit { connections, operators, workers, .. } = limit;
-            for (kind, count) in [
-                ("limit", connections.limit),
-                ("others", connections.others),
-                ("reserved", connections.reserve()),
-                ("operators", *operators),
-                ("workers", *workers),
-            ] {
-                self.connections.with_label_values(&[labels, &[kind]].concat()).set(count.into());
+    /// Adds a series without more labels.
+    fn add(&self, to: &mut Series<'_>, value: f64) {
+        let (namespace, queue) = self.key();
+        to.add(&[("namespace", namespace), ("queue", queue)], value);
+    }
+
+    fn add_kind(&self, to: &mut Series<'_>, kind: &str, value: f64) {
+        let (namespace, queue) = self.key();
+        to.add(&[("kind", kind), ("namespace", namespace), ("queue", queue)], value);
+    }
+
+    fn add_reason(&self, to: &mut Series<'_>, reason: Reason, value: f64) {
+        let (namespace, queue) = self.key();
+        to.add(&[("namespace", namespace), ("queue", queue), ("reason", reason.as_str())], value);
+    }
+}
+
+/// The statistics are missing if the database could not be read.
+const QUEUE_METRICS: &[Family<Queue>] = &[
+    gauge(
+        "rowlock_queue_tasks",
+        "Tasks that are not finished, and dead ones; estimated from a sample above 50,000.",
+        add_tasks,
+    ),
+    gauge(
+        "rowlock_queue_oldest_available_seconds",
+        "How long the oldest available task has waited.",
+        |queue, to| {
+            if let Some(stats) = &queue.view().stats {
+                queue.add(to, stats.oldest_available_seconds.unwrap_or(0.0));
             }
-        }
-        if let Some((at, partitions)) = view.partitions {
-            let left = partitions.left_seconds - at.elapsed().as_secs_f64();
-            self.partitions_left.with_label_values(labels).set(left);
-        }
-        for (kind, age) in view.horizon.iter().flatten() {
-            self.horizon.with_label_values(&[labels, &[kind]].concat()).set(age.as_secs_f64());
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a counter is a float, which is exact up to 2⁵³")]
-        for (result, polls) in [("answered", view.polls.answered), ("failed", view.polls.failed)] {
-            self.polls.with_label_values(&[labels, &[result]].concat()).inc_by(polls as f64);
-        }
-        self.poll_seconds.with_label_values(labels).inc_by(view.polls.took.as_secs_f64());
-        if let Some(at) = view.snapshot_at {
-            let time = SystemTime::now() - at.elapsed();
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.snapshot_at.with_label_values(labels).set(since.as_secs_f64());
-        }
-        if let Some(took) = view.snapshot_took {
-            self.snapshot_took.with_label_values(labels).set(took.as_secs_f64());
-        }
-    }
+        },
+    ),
+    gauge(
+        "rowlock_queue_oldest_by_priority_seconds",
+        "How long the oldest available task of each priority has waited.",
+        add_priorities,
+    ),
+    gauge(
+        "rowlock_queue_suspects",
+        "Tasks whose handler ended while they ran, and that wait to run alone.",
+        add_suspects,
+    ),
+    gauge(
+        "rowlock_queue_oldest_suspect_seconds",
+        "How long the oldest of these suspects has waited.",
+        |queue, to| {
+            if let Some(stats) = &queue.view().stats {
+                queue.add(to, stats.oldest_suspect_seconds.unwrap_or(0.0));
+            }
+        },
+    ),
+    gauge("rowlock_queue_workers", "Worker slots: desired, allocated, busy.", add_workers),
+    gauge("rowlock_queue_pods", "Pods: desired, ready, starting, draining.", add_pods),
+    gauge("rowlock_queue_scaling_reason", "1 for the reason that decided the number.", |queue, to| {
+        queue.add_reason(to, queue.view().decision.reason, 1.0);
+    }),
+    gauge(
+        "rowlock_queue_scaling_limited",
+        "1 if this limit keeps the number of slots below what the tasks need.",
+        |queue, to| {
+            for reason in Reason::ALL.into_iter().filter(|reason| reason.is_limit()) {
+                queue.add_reason(to, reason, u8::from(reason == queue.view().decision.reason).into());
+            }
+        },
+    ),
+    gauge(
+        "rowlock_queue_wait_target_seconds",
+        "How long a task should wait at most; without autoscaling, a minute.",
+        |queue, to| queue.add(to, queue.view().settings.wait_target.as_secs_f64()),
+    ),
+    gauge("rowlock_queue_total_workers", "The most worker slots of all pods: workers.total.", |queue, to| {
+        queue.add(to, queue.view().settings.total_workers.into());
+    }),
+    gauge("rowlock_queue_paused", "1: spec.paused is set, so no task starts.", |queue, to| {
+        queue.add(to, u8::from(queue.view().settings.paused).into());
+    }),
+    gauge(
+        "rowlock_queue_backlog_limit_tasks",
+        "Enqueue refuses tasks above this backlog: limits.backlog.",
+        |queue, to| queue.add(to, exact(queue.view().settings.backlog_limit)),
+    ),
+    gauge(
+        "rowlock_queue_backlog_full",
+        "1: enqueue refuses tasks, because limits.backlog is reached.",
+        |queue, to| {
+            let view = queue.view();
+            if view.stats.is_some() {
+                queue.add(to, u8::from(view.backlog_full).into());
+            }
+        },
+    ),
+    gauge(
+        "rowlock_queue_newly_dead_tasks",
+        "Tasks that died within the last 15 minutes, up to 1,000.",
+        add_newly_dead,
+    ),
+    counter(
+        "rowlock_queue_enqueued_tasks_total",
+        "Tasks that were enqueued, as this replica has seen since it began to lead.",
+        |queue, to| queue.add(to, exact(queue.view().enqueued)),
+    ),
+];
 
-    fn set_queue(&self, namespace: &str, queue: &QueueView) {
-        let name = queue.name.as_str();
-        let labels: &[&str] = if self.is_cluster { &[namespace, name] } else { &[name] };
-        let set = |gauge: &GaugeVec, more: &[&str], value: f64| {
-            gauge.with_label_values(&[labels, more].concat()).set(value);
-        };
-        let decision = &queue.decision;
-        set(&self.wait_target, &[], queue.settings.wait_target.as_secs_f64());
-        set(&self.total, &[], queue.settings.total_workers.into());
-        set(&self.paused, &[], u8::from(queue.settings.paused).into());
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, which is exact up to 2⁵³")]
-        set(&self.backlog_limit, &[], queue.settings.backlog_limit as f64);
-        #[expect(clippy::cast_precision_loss, reason = "the same")]
-        self.enqueued.with_label_values(labels).inc_by(queue.enqueued as f64);
-        set(&self.reason, &[decision.reason.as_str()], 1.0);
-        for reason in Reason::ALL.into_iter().filter(|reason| reason.is_limit()) {
-            set(&self.limited, &[reason.as_str()], u8::from(reason == decision.reason).into());
-        }
-        for (kind, pods) in [
-            ("desired", decision.pods_desired),
-            ("ready", queue.ready),
-            ("starting", queue.instances.saturating_sub(queue.ready)),
-            ("draining", queue.draining),
-        ] {
-            set(&self.pods, &[kind], pods.into());
-        }
-        set(&self.workers, &["desired"], decision.workers_desired.into());
-        self.set_statistics(queue, set);
-    }
+const DATABASE_METRICS: &[Family<Database>] = &[
+    gauge(
+        "rowlock_database_connections",
+        "Connections of the database: the limit, the most that others used lately, the reserve, and those of \
+         operators and workers now.",
+        add_connections,
+    ),
+    gauge(
+        "rowlock_database_partitions_left_seconds",
+        "Time until the last existing partition ends.",
+        |database, to| {
+            if let Some((at, partitions)) = database.view.partitions {
+                database.add(to, partitions.left_seconds - at.elapsed().as_secs_f64());
+            }
+        },
+    ),
+    gauge(
+        "rowlock_database_horizon_age_seconds",
+        "How old the oldest transaction is that keeps dead rows, by the kind of its holder.",
+        |database, to| {
+            for (kind, age) in database.view.horizon.iter().flatten() {
+                database.add_first(to, ("kind", kind), age.as_secs_f64());
+            }
+        },
+    ),
+    counter("rowlock_database_polls_total", "Polls of the database, by result.", add_polls),
+    counter(
+        "rowlock_database_poll_seconds_total",
+        "How long the database took for all polls.",
+        |database, to| database.add(to, database.view.polls.took.as_secs_f64()),
+    ),
+    gauge(
+        "rowlock_database_last_snapshot_timestamp_seconds",
+        "When the last answered poll of the database was sent.",
+        |database, to| {
+            if let Some(at) = database.view.snapshot_at {
+                let time = SystemTime::now() - at.elapsed();
+                database.add(to, time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+            }
+        },
+    ),
+    gauge(
+        "rowlock_database_last_snapshot_duration_seconds",
+        "How long the database took to answer that poll.",
+        |database, to| {
+            if let Some(took) = database.view.snapshot_took {
+                database.add(to, took.as_secs_f64());
+            }
+        },
+    ),
+];
 
-    /// What the database says. Nothing, if it could not be read.
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, which is exact up to 2⁵³")]
-    fn set_statistics(&self, queue: &QueueView, set: impl Fn(&GaugeVec, &[&str], f64)) {
-        let Some(stats) = &queue.stats else { return };
-        for (state, count) in [
-            ("available", stats.available),
-            ("scheduled", stats.scheduled),
-            ("retryable", stats.retryable),
-            ("running", stats.running),
-            ("dead", stats.dead),
-        ] {
-            set(&self.tasks, &[state], count as f64);
-        }
-        for (kind, count) in [("allocated", stats.allocated), ("busy", stats.busy)] {
-            set(&self.workers, &[kind], count as f64);
-        }
-        set(&self.backlog_full, &[], u8::from(queue.backlog_full).into());
-        set(&self.newly_dead, &[], stats.newly_dead.max(0) as f64);
-        set(&self.oldest, &[], stats.oldest_available_seconds.unwrap_or(0.0));
-        for (priority, oldest) in ["0", "1", "2", "3"].iter().zip(stats.oldest_by_priority) {
-            set(&self.by_priority, &[priority], oldest.unwrap_or(0.0));
-        }
-        set(&self.suspects, &[], stats.suspects as f64);
-        set(&self.oldest_suspect, &[], stats.oldest_suspect_seconds.unwrap_or(0.0));
+const fn gauge<T>(name: &'static str, help: &'static str, write: fn(&T, &mut Series<'_>)) -> Family<T> {
+    Family { name, kind: Kind::Gauge, help, write }
+}
+
+const fn counter<T>(name: &'static str, help: &'static str, write: fn(&T, &mut Series<'_>)) -> Family<T> {
+    Family { name, kind: Kind::Counter, help, write }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float, which is exact up to 2⁵³")]
+fn exact(count: u64) -> f64 {
+    count as f64
+}
+
+fn add_suspects(queue: &Queue, to: &mut Series<'_>) {
+    if let Some(stats) = &queue.view().stats {
+        queue.add(to, exact(stats.suspects.try_into().unwrap_or_default()));
     }
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-    let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
+fn add_newly_dead(queue: &Queue, to: &mut Series<'_>) {
+    if let Some(stats) = &queue.view().stats {
+        queue.add(to, exact(stats.newly_dead.try_into().unwrap_or_default()));
+    }
 }
 
-fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
-    let counter = CounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, which is exact up to 2⁵³")]
+fn add_tasks(queue: &Queue, to: &mut Series<'_>) {
+    let Some(stats) = &queue.view().stats else { return };
+    let (namespace, name) = queue.key();
+    for (state, count) in [
+        ("available", stats.available),
+        ("scheduled", stats.scheduled),
+        ("retryable", stats.retryable),
+        ("running", stats.running),
+        ("dead", stats.dead),
+    ] {
+        to.add(&[("namespace", namespace), ("queue", name), ("state", state)], count as f64);
+    }
+}
+
+fn add_priorities(queue: &Queue, to: &mut Series<'_>) {
+    let Some(stats) = &queue.view().stats else { return };
+    let (namespace, name) = queue.key();
+    for (priority, oldest) in ["0", "1", "2", "3"].into_iter().zip(stats.oldest_by_priority) {
+        let labels = [("namespace", namespace), ("priority", priority), ("queue", name)];
+        to.add(&labels, oldest.unwrap_or(0.0));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, which is exact up to 2⁵³")]
+fn add_workers(queue: &Queue, to: &mut Series<'_>) {
+    queue.add_kind(to, "desired", queue.view().decision.workers_desired.into());
+    if let Some(stats) = &queue.view().stats {
+        queue.add_kind(to, "allocated", stats.allocated as f64);
+        queue.add_kind(to, "busy", stats.busy as f64);
+    }
+}
+
+fn add_pods(queue: &Queue, to: &mut Series<'_>) {
+    let view = queue.view();
+    for (kind, pods) in [
+        ("desired", view.decision.pods_desired),
+        ("ready", view.ready),
+        ("starting", view.instances.saturating_sub(view.ready)),
+        ("draining", view.draining),
+    ] {
+        queue.add_kind(to, kind, pods.into());
+    }
+}
+
+impl Database {
+    fn add(&self, to: &mut Series<'_>, value: f64) {
+        let Place { namespace, secret } = &*self.place;
+        to.add(&[("namespace", namespace), ("secret", secret)], value);
+    }
+
+    /// Adds a series with a label whose name comes before those of the place.
+    fn add_first(&self, to: &mut Series<'_>, label: (&str, &str), value: f64) {
+        let Place { namespace, secret } = &*self.place;
+        to.add(&[label, ("namespace", namespace), ("secret", secret)], value);
+    }
+}
+
+fn add_connections(database: &Database, to: &mut Series<'_>) {
+    let limit = database.view.queues.first().and_then(|queue| queue.limit.as_ref());
+    let Some(Limit { connections, operators, workers, .. }) = limit else { return };
+    for (kind, count) in [
+        ("limit", connections.limit),
+        ("others", connections.others),
+        ("reserved", connections.reserve()),
+        ("operators", *operators),
+        ("workers", *workers),
+    ] {
+        database.add_first(to, ("kind", kind), count.into());
+    }
+}
+
+fn add_polls(database: &Database, to: &mut Series<'_>) {
+    let Place { namespace, secret } = &*database.place;
+    let polls = &database.view.polls;
+    for (result, polls) in [("answered", polls.answered), ("failed", polls.failed)] {
+        to.add(&[("namespace", namespace), ("result", result), ("secret", secret)], exact(polls));
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
-    use prometheus::TextEncoder;
     use rowlock_plan::{Connections, Decision, Memory};
     use rowlock_queue::{HORIZON_KINDS, PartitionStats};
 
@@ -296,17 +393,19 @@ pub(crate) mod tests {
         }
     }
 
-    fn series(place: Option<Place<'_>>, view: &View) -> Vec<String> {
-        let registry = Registry::new();
-        ViewMetrics::new(&registry, place.is_some()).unwrap().set(place, view);
-        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    pub(crate) fn place() -> Place {
+        Place { namespace: "shop".to_owned(), secret: "db".to_owned() }
+    }
+
+    fn series(views: Vec<(Place, View)>) -> Vec<String> {
+        let mut page = Page::default();
+        page.add_views(views.into_iter().map(|(place, view)| (place, Arc::new(view))).collect());
+        page.text().lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
     #[test]
     fn configuration_pods_limits_and_connections_are_metrics() {
-        let place = Place { namespace: "shop", secret: "db" };
-        let series = series(Some(place), &view(&["mail"]));
+        let series = series(vec![(place(), view(&["mail"]))]);
         for line in [
             "rowlock_queue_wait_target_seconds{namespace=\"shop\",queue=\"mail\"} 5",
             "rowlock_queue_total_workers{namespace=\"shop\",queue=\"mail\"} 20",
@@ -339,8 +438,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_number_of_series_per_queue_and_database_is_bounded() {
-        for place in [None, Some(Place { namespace: "shop", secret: "db" })] {
-            let count = |names: &[&str]| series(place, &view(names)).len();
+        for place in [Place::default(), place()] {
+            let count = |names: &[&str]| series(vec![(place.clone(), view(names))]).len();
             let per_queue = count(&["a", "b"]) - count(&["a"]);
             assert!(per_queue <= SERIES_PER_QUEUE, "{per_queue}");
             let database = count(&["a"]) - per_queue;
@@ -350,12 +449,26 @@ pub(crate) mod tests {
 
     #[test]
     fn names_are_the_same_with_and_without_a_cluster() {
-        let place = Place { namespace: "shop", secret: "db" };
         let names = |place| {
-            let series = series(place, &view(&["mail"]));
+            let series = series(vec![(place, view(&["mail"]))]);
             let name = |line: &String| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
             series.iter().map(name).collect::<Vec<_>>()
         };
-        assert_eq!(names(None), names(Some(place)));
+        assert_eq!(names(Place::default()), names(place()));
+    }
+
+    /// Prometheus drops the whole page if two series have the same labels.
+    #[test]
+    fn queues_of_the_same_name_in_two_databases_have_one_series_each() {
+        let other = Place { secret: "other".to_owned(), ..place() };
+        let mut last = view(&["mail"]);
+        last.queues[0].ready = 7;
+        let views = vec![(place(), view(&["mail"])), (other.clone(), view(&["mail"])), (other, last)];
+        let series = series(views);
+        let labels = |line: &String| line.rsplit_once(' ').map(|(labels, _)| labels.to_owned());
+        let different: BTreeSet<_> = series.iter().map(labels).collect();
+        assert_eq!(different.len(), series.len(), "{series:?}");
+        let ready = "rowlock_queue_pods{kind=\"ready\",namespace=\"shop\",queue=\"mail\"} 7";
+        assert!(series.iter().any(|line| line == ready), "{series:?}");
     }
 }

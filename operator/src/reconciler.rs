@@ -189,6 +189,7 @@ impl<B: Backend> Reconciler<B> {
         self.backend.apply(&desired_pods).await;
         self.request_wakeups(seen, &decisions).await;
         self.record(seen, &decisions).await;
+        self.db.rest();
         self.view(seen, decisions)
     }
 

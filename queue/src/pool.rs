@@ -96,6 +96,11 @@ impl Pool {
         self.idle().clear();
     }
 
+    /// Frees the buffers of idle connections.
+    pub(crate) fn rest(&self) {
+        self.idle().iter_mut().for_each(|idle| idle.session.rest());
+    }
+
     /// Closes the pool. It provides no more connections, and idle ones are closed in order.
     pub(crate) async fn close(&self) {
         self.permits.close();

@@ -233,13 +233,16 @@ async fn create_pods(cluster: &Cluster, pods: &[Value]) -> Result<()> {
     cluster.create(&ready, Some("status")).await
 }
 
-/// Waits until each TaskQueue has the condition `Ready`, whatever its status.
+/// The reason of the condition `Ready` that the API server itself gives to a new TaskQueue.
+const NOT_REPORTED: &str = "NotObserved";
+
+/// Waits until the operator has written the condition `Ready` of each TaskQueue, whatever its status.
 async fn until_reported(cluster: &Cluster, queues: usize) -> Result<()> {
-    let columns = "jsonpath={range .items[*]}{.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}";
+    let columns = "jsonpath={range .items[*]}{.status.conditions[?(@.type==\"Ready\")].reason}{\"\\n\"}{end}";
     let since = Instant::now();
     loop {
         let answer = cluster.kubectl(&["get", "tq", "-A", "-o", columns], "").await?;
-        let reported = answer.lines().filter(|line| !line.is_empty()).count();
+        let reported = answer.lines().filter(|line| !line.is_empty() && *line != NOT_REPORTED).count();
         if reported == queues {
             return Ok(());
         }

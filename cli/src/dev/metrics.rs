@@ -1,16 +1,17 @@
 //! The metrics of `rowlock dev`: those of the operator, without labels of a cluster.
 
-use prometheus::{Registry, TextEncoder};
+use std::sync::Arc;
+
+use prometheus::TextEncoder;
 use rowlock_daemon::program_metrics;
-use rowlock_operator::{View, ViewMetrics};
+use rowlock_operator::{Page, Place, View};
 
 /// In Prometheus' text format.
 pub(super) fn text(view: &View) -> prometheus::Result<String> {
-    let registry = Registry::new();
-    ViewMetrics::new(&registry, false)?.set(None, view);
-    let mut text = TextEncoder::new().encode_to_string(&registry.gather())?;
-    TextEncoder::new().encode_utf8(&program_metrics("dev", &[])?.gather(), &mut text)?;
-    Ok(text)
+    let mut page = Page::default();
+    page.add_views(vec![(Place::default(), Arc::new(view.clone()))]);
+    page.add_text(TextEncoder::new().encode_to_string(&program_metrics("dev", &[])?.gather())?);
+    Ok(page.text())
 }
 
 #[cfg(test)]

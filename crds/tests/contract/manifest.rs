@@ -73,7 +73,7 @@ fn every_field_is_read() {
     assert_eq!(spec.retry.backoff, Backoff::Exponential { initial, factor: 3, max });
     assert_eq!(spec.retry.final_statuses, [400]);
     assert_eq!((spec.retry.max_snoozes, spec.limits.max_delay.to_string().as_str()), (Some(20), "30d"));
-    assert!(spec.template.as_ref().unwrap().pointer("/spec/containers/0/image").is_some());
+    assert!(spec.template.as_ref().unwrap().to_value().pointer("/spec/containers/0/image").is_some());
     assert!(spec.paused && spec.suspend_scaling);
     assert_eq!(manifest.line_of("spec.retry.final[0]"), 38);
     let written: TaskQueueSpec = serde_yaml::from_str(&serde_yaml::to_string(spec).unwrap()).unwrap();

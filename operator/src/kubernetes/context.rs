@@ -10,9 +10,11 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::kubernetes::api::changes::Changes;
 use crate::kubernetes::api::events::NewEvent;
+use crate::kubernetes::api::kept::Metadata;
 use crate::kubernetes::api::leader_election::Leadership;
 use crate::kubernetes::api::objects::{NamespaceWatch, Objects};
 use crate::kubernetes::api::readable::ReceivedTaskQueue;
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     /// The uid of the cluster, which is part of the owner of a queue.
     pub(crate) cluster: String,
     pub(crate) task_queues: WatchedStore<ReceivedTaskQueue>,
+    /// Permits to write the objects of a queue.
+    pub(crate) writes: Semaphore,
     /// Notified of each change of a `TaskQueue`.
     pub(crate) changes: Changes,
     pub(crate) rescues: Rescues,
@@ -48,6 +52,10 @@ pub(crate) struct Context {
     /// The Deployments that hold a rollout slot, and when they were looked for.
     in_progress: Mutex<Option<(Arc<BTreeSet<NamespacedName>>, Instant)>>,
 }
+
+/// How many queues are written at the same time, over all databases: each takes about 150 KiB, for its
+/// objects and for a connection. After a start, the API server is slower than even this many.
+pub(crate) const WRITTEN_AT_ONCE: usize = 64;
 
 /// How long that may be reused, so that a thousand queues that wait for a slot do not each look through a
 /// thousand Deployments. A slot taken since is known anyway, and one released since is free a little later.
@@ -95,7 +103,7 @@ impl Context {
             None => format!("!{}", labels::CLASS),
         };
         let handling =
-            Handling { fingerprint: Some(without_status), ..Handling::trim(ReceivedTaskQueue::trim) };
+            Handling { fingerprint: Some(without_status), ..Handling::keep(ReceivedTaskQueue::trimmed) };
         let task_queues = WatchedStore::start(api, &selector, &changes, handling);
         let everywhere = watches_everywhere.then(|| Arc::new(Objects::start(&client, None)));
         let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
@@ -106,6 +114,7 @@ impl Context {
             leadership,
             cluster,
             task_queues,
+            writes: Semaphore::new(WRITTEN_AT_ONCE),
             changes,
             rescues: Rescues::default(),
             scale_ins: ScaleIns::default(),
@@ -182,7 +191,10 @@ impl Context {
             }
             let all = objects.deployments.all();
             let those = all.iter().filter(|one| is_in_progress(one));
-            found.extend(those.map(|one| (one.namespace().unwrap_or_default(), one.name_any())));
+            let name = |one: &Metadata| {
+                (one.namespace.clone().unwrap_or_default(), one.name.clone().unwrap_or_default())
+            };
+            found.extend(those.map(|one| name(&one.metadata)));
         }
         Some(found)
     }
@@ -265,7 +277,10 @@ impl Context {
         let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));
         let found = bounded(api.list(&name)).await?;
         match found.items.first().filter(|found| found.spec.workers.replicas.is_none()) {
-            Some(found) => self.writer.set_scale::<TaskQueue>(&found.metadata, replicas).await.map(drop),
+            Some(found) => {
+                let found = Metadata::from(found.metadata.clone());
+                self.writer.set_scale::<TaskQueue>(&found, replicas).await.map(drop)
+            }
             None => Ok(()),
         }
     }

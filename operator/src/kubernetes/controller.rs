@@ -3,6 +3,7 @@
 
 mod connection;
 mod handler_ends;
+mod last_status;
 mod rescue_pods;
 mod write_status;
 

@@ -1,12 +1,16 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::stream;
+use tokio::task::yield_now;
 
 use crate::kubernetes::api::watch::WatchedStore;
 use crate::kubernetes::context::Context;
@@ -37,8 +41,14 @@ async fn ready(State(cell): State<ContextCell>) -> Response {
 
 async fn text(State(cell): State<ContextCell>) -> Response {
     let Some(context) = cell.get() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    match metrics::text(context) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    let page = match metrics::page(context) {
+        Ok(page) => page,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    // Other tasks run between two pieces, such as the renewal of the Lease.
+    let pieces = stream::unfold(page, async |mut page| {
+        yield_now().await;
+        page.next().map(|piece| (Ok::<_, Infallible>(piece), page))
+    });
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], Body::from_stream(pieces)).into_response()
 }

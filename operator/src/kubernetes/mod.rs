@@ -12,7 +12,7 @@
 //! * `rollouts`: which queues may roll at the same time; no I/O;
 //! * `pods`: what the status of pods says, and how healthy they are; no I/O;
 //! * `status`: conditions and events; no I/O, except for `pod_events` and `unreadable`;
-//! * `totals`: what has happened while this replica led, for metrics;
+//! * `metrics`, `totals`, `http`: what is counted, and the pages of the operator;
 //! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; no I/O.
 
 mod api;

@@ -9,10 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::ResourceExt;
 use rowlock_crds::annotations;
 
+use crate::kubernetes::api::kept::Deployment;
 use crate::kubernetes::deployment::target::is_of_an_operator;
 
 /// The namespace and name of a Deployment.
@@ -93,7 +92,7 @@ pub(crate) fn rollout_slot(before: Option<&Deployment>) -> &'static str {
 /// Whether a Deployment holds a slot: it has taken one, and still has pods of an older template.
 pub(crate) fn is_in_progress(deployment: &Deployment) -> bool {
     // A user may have copied the annotation to a Deployment of their own.
-    let slot = deployment.annotations().get(annotations::ROLLOUT_SLOT);
+    let slot = deployment.metadata.annotations.get(annotations::ROLLOUT_SLOT);
     let Some(slot) = slot.filter(|_| is_of_an_operator(&deployment.metadata)) else { return false };
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();

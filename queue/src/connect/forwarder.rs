@@ -59,9 +59,12 @@ impl Forwarder {
     pub(super) fn spawn(&mut self) {
         *self = match std::mem::replace(self, Self::Closed) {
             Self::Inline(proxy, _) => match proxy.registered() {
-                Ok(mut proxy) => {
-                    Self::Spawned(tokio::spawn(async move { poll_fn(|cx| proxy.poll(cx)).await }))
-                }
+                Ok(mut proxy) => Self::Spawned(tokio::spawn(poll_fn(move |cx| {
+                    let polled = proxy.poll(cx);
+                    // A listener mostly waits.
+                    proxy.rest();
+                    polled
+                }))),
                 Err(error) => {
                     tracing::debug!(%error, "cannot register a connection with the runtime");
                     Self::Closed
@@ -69,6 +72,13 @@ impl Forwarder {
             },
             other => other,
         };
+    }
+
+    /// Frees buffers, if no query runs.
+    pub(super) fn rest(&mut self) {
+        if let Self::Inline(proxy, _) = self {
+            proxy.rest();
+        }
     }
 
     /// Waits until both sides have closed the connection.

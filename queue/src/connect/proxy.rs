@@ -17,7 +17,8 @@ use tokio::{
 
 use super::{dial::Stream, fault::Fault, notification_filter::NotificationFilter};
 
-/// The buffers. Queries are short, answers may be long.
+/// The buffers. Queries are short, answers may be long. They are made with the first byte, so that a program
+/// with hundreds of idle sessions can free them.
 const TO_SERVER_BUFFER: usize = 16 << 10;
 const TO_CLIENT_BUFFER: usize = 32 << 10;
 /// How long a write may take. A live peer never blocks a write for longer. Without the limit, a peer that has
@@ -72,14 +73,14 @@ impl Proxy {
             },
             server,
             to_server: ToServer {
-                buffer: vec![0; TO_SERVER_BUFFER],
+                buffer: Vec::new(),
                 pending: 0..0,
                 unflushed: false,
                 closing: false,
                 stall: Stall(None),
             },
             to_client: ToClient {
-                buffer: vec![0; TO_CLIENT_BUFFER],
+                buffer: Vec::new(),
                 pending: 0..0,
                 unfiltered: 0..0,
                 filter,
@@ -101,6 +102,17 @@ impl Proxy {
             return Poll::Ready(());
         }
         to_server.poll(cx, client, server)
+    }
+
+    /// Frees the buffers that hold nothing.
+    pub(super) fn rest(&mut self) {
+        let Self { to_server, to_client, .. } = self;
+        if to_server.pending.is_empty() {
+            (to_server.buffer, to_server.pending) = (Vec::new(), 0..0);
+        }
+        if to_client.pending.is_empty() && to_client.unfiltered.is_empty() {
+            (to_client.buffer, to_client.pending, to_client.unfiltered) = (Vec::new(), 0..0, 0..0);
+        }
     }
 
     /// sqlx has run in this task, and may have written.
@@ -135,6 +147,9 @@ impl ToServer {
                 Poll::Ready(Ok(())) => self.stall.end(),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => return self.stall.poll(cx),
+            }
+            if self.buffer.is_empty() {
+                self.buffer = vec![0; TO_SERVER_BUFFER];
             }
             match ready!(client.poll_read(cx, &mut self.buffer)) {
                 Ok(n) if n > 0 => (self.pending, self.unflushed) = (0..n, true),
@@ -196,6 +211,9 @@ impl ToClient {
     /// Moves the unfiltered bytes to the front and returns their number. The buffer grows with the bytes that
     /// have arrived, not with the length that a message announces.
     fn make_space(&mut self) -> usize {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; TO_CLIENT_BUFFER];
+        }
         let held = self.unfiltered.len();
         self.buffer.copy_within(self.unfiltered.clone(), 0);
         self.unfiltered = 0..held;

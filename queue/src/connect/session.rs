@@ -130,6 +130,12 @@ impl Session {
         answer
     }
 
+    /// Frees the buffers of a session that runs no statement.
+    pub(crate) fn rest(&mut self) {
+        self.connection.shrink_buffers();
+        self.forwarder.rest();
+    }
+
     /// The connection for several statements, or for receiving notifications. From now on a separate task
     /// runs the proxy.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {

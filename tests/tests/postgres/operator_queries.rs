@@ -168,3 +168,24 @@ async fn notify_is_sent_for_a_queue_without_instances_while_an_operator_asks_for
     let kept: bool = test.one("select notify_until > now() + interval '50 seconds' from rowlock.queue").await;
     assert!(kept);
 }
+
+/// An operator of many databases frees the buffers of its sessions after each pass.
+#[tokio::test]
+async fn a_session_whose_buffers_were_freed_gets_long_answers_and_notifications() {
+    let test = TestDb::empty().await;
+    let mut listener = listen(&test.connect()).await.unwrap();
+    for number in 0..100 {
+        declare(&test.db, &declaration(&format!("queue-{number:03}"))).await.unwrap();
+    }
+    let overview = async || {
+        test.db.rest();
+        let queues = overview(&test.db).await.unwrap().queues;
+        assert_eq!((queues.len(), queues[99].stats.name.as_str()), (100, "queue-099"));
+        queues[99].stats.queue
+    };
+    let queue = overview().await;
+    assert_eq!(overview().await, queue);
+    request_notify(&test.db, &[queue]).await.unwrap();
+    test.run("select rowlock.enqueue('queue-099', 'send', '{}')").await;
+    assert_eq!(timeout(TIMEOUT, listener.wait()).await.unwrap().unwrap(), queue);
+}

@@ -3,11 +3,11 @@
 pub(crate) mod changes;
 pub(crate) mod events;
 pub(crate) mod field_managers;
-pub(crate) mod index;
+pub(crate) mod kept;
 pub(crate) mod leader_election;
 pub(crate) mod objects;
 pub(crate) mod readable;
-mod trim;
+mod store;
 pub(crate) mod watch;
 mod watch_backoff;
 pub(crate) mod writer;

@@ -5,19 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, policy::v1 as policy};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Resource};
 use rowlock_crds::api::FIELD_MANAGER;
 use rowlock_crds::{containers, labels};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::kubernetes::api::changes::Changes;
-use crate::kubernetes::api::trim::{trim_deployment, trim_pod, without_managers};
+use crate::kubernetes::api::kept::{Budget, Deployment, Metadata, Pod};
 use crate::kubernetes::api::watch::{Handling, WatchedStore};
 use crate::kubernetes::pods::ended_pods::EndedPods;
 use crate::kubernetes::pods::handler_ends::HandlerEnds;
@@ -28,7 +25,7 @@ use crate::kubernetes::pods::status::{has_ended, runs};
 #[derive(Debug)]
 pub(crate) struct Objects {
     pub(crate) deployments: WatchedStore<Deployment>,
-    pub(crate) budgets: WatchedStore<PodDisruptionBudget>,
+    pub(crate) budgets: WatchedStore<Budget>,
     pub(crate) pods: WatchedStore<Pod>,
     pub(crate) ended_pods: Arc<EndedPods>,
     pub(crate) handler_ends: Arc<HandlerEnds>,
@@ -42,14 +39,15 @@ impl Objects {
         let (ended_pods, handler_ends) = (Arc::new(EndedPods::default()), Arc::new(HandlerEnds::default()));
         let (ended, ends) = (Arc::clone(&ended_pods), Arc::clone(&handler_ends));
         // By the events: a pod that has ended is often deleted before the next pass.
-        let trim_pod = move |pod: &mut Pod| {
-            ended.note(pod, Instant::now());
-            ends.note(pod, Instant::now(), Timestamp::now());
-            trim_pod(pod);
+        let keep_pod = move |pod: core::Pod| {
+            let pod = Pod::from(pod);
+            ended.note(&pod, Instant::now());
+            ends.note(&pod, Instant::now(), Timestamp::now());
+            pod.trimmed()
         };
-        let deployments = Handling::trim(trim_deployment);
-        let budgets = Handling::trim(without_managers);
-        let pods = Handling { task_queue: Some(task_queue_of), ..Handling::trim(trim_pod) };
+        let deployments: Handling<apps::Deployment, _> = Handling::keep(Deployment::from);
+        let budgets: Handling<policy::PodDisruptionBudget, _> = Handling::keep(Budget::from);
+        let pods = Handling { task_queue: Some(task_queue_of), ..Handling::keep(keep_pod) };
         Self {
             deployments: start(client, namespace, labels::TASK_QUEUE, &changes, deployments),
             budgets: start(client, namespace, &ours, &changes, budgets),
@@ -69,16 +67,17 @@ impl Objects {
     }
 }
 
-fn start<K>(
+fn start<K, V>(
     client: &Client,
     namespace: Option<&str>,
     selector: &str,
     changes: &Changes,
-    handling: Handling<K>,
-) -> WatchedStore<K>
+    handling: Handling<K, V>,
+) -> WatchedStore<V>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Clone + Debug + DeserializeOwned + Send + 'static,
+    V: Send + Sync + 'static,
 {
     let api = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -87,17 +86,23 @@ where
     WatchedStore::start(api, selector, changes, handling)
 }
 
+/// How many queues of a namespace are written at the same time. A webhook of a tenant that hangs holds no
+/// more of [`WRITTEN_AT_ONCE`](crate::kubernetes::context::WRITTEN_AT_ONCE).
+const WRITTEN_AT_ONCE: usize = 16;
+
 /// One namespace of the operator's objects.
 #[derive(Debug)]
 pub(crate) struct NamespaceWatch {
     name: String,
     pub(crate) objects: Arc<Objects>,
+    /// Permits to write the objects of a queue.
+    pub(crate) writes: Semaphore,
 }
 
 impl NamespaceWatch {
     /// `objects`: of this namespace, or of all.
     pub(crate) fn new(name: &str, objects: Arc<Objects>) -> Self {
-        Self { name: name.to_owned(), objects }
+        Self { name: name.to_owned(), objects, writes: Semaphore::new(WRITTEN_AT_ONCE) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -121,7 +126,7 @@ impl NamespaceWatch {
         self.objects.deployments.get(&self.name, name)
     }
 
-    pub(crate) fn budget(&self, name: &str) -> Option<Arc<PodDisruptionBudget>> {
+    pub(crate) fn budget(&self, name: &str) -> Option<Arc<Budget>> {
         self.objects.budgets.get(&self.name, name)
     }
 
@@ -152,10 +157,7 @@ impl NamespaceWatch {
     }
 
     fn all_pods_of(&self, name: &str) -> Vec<Arc<Pod>> {
-        let mut pods = self.objects.pods.of(&self.name, name);
-        // The store may be one event behind the index.
-        pods.retain(|pod| task_queue_of(pod) == Some(name));
-        pods
+        self.objects.pods.of(&self.name, name)
     }
 }
 
@@ -163,6 +165,6 @@ fn task_queue_of(pod: &Pod) -> Option<&str> {
     task_queue(&pod.metadata)
 }
 
-fn task_queue(metadata: &ObjectMeta) -> Option<&str> {
-    metadata.labels.as_ref()?.get(labels::TASK_QUEUE).map(String::as_str)
+fn task_queue(metadata: &Metadata) -> Option<&str> {
+    metadata.labels.get(labels::TASK_QUEUE)
 }

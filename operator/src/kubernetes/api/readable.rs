@@ -15,9 +15,10 @@ use serde::{Deserialize, Deserializer};
 pub(crate) struct ReceivedTaskQueue(pub(crate) Result<Arc<TaskQueue>, InvalidObject>);
 
 impl ReceivedTaskQueue {
-    /// Removes the field managers.
-    pub(crate) fn trim(&mut self) {
+    /// Without the field managers.
+    pub(crate) fn trimmed(mut self) -> Self {
         self.meta_mut().managed_fields = None;
+        self
     }
 }
 

@@ -1,15 +1,13 @@
 //! Watches of the objects in the cluster.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use futures_util::StreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watching};
 use kube::{Api, Resource};
@@ -17,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
 use crate::kubernetes::api::changes::Changes;
-use crate::kubernetes::api::index::Index;
+use crate::kubernetes::api::store::Store;
 use crate::kubernetes::api::watch_backoff::{MAX_BACKOFF, WatchBackoff};
 use crate::kubernetes::api::writer::detail;
 
@@ -29,114 +27,121 @@ const REFUSAL_VALID_FOR: Duration = MAX_BACKOFF.saturating_mul(3);
 /// them the client's `read_timeout` ends a watch whose server has vanished.
 const WATCH_SECONDS: u32 = 290;
 
+/// How many objects a page of a list has. Each page is in memory as the API server sends it: a few MiB, where
+/// the usual 500 Deployments take thirty.
+const PAGE: u32 = 100;
+
 /// What to do with the objects of a watch.
-pub(crate) struct Handling<K> {
-    /// Removes from each object what is not needed.
-    pub(crate) trim: Box<dyn Fn(&mut K) + Send>,
+pub(crate) struct Handling<K, V> {
+    /// Takes from each object what is needed.
+    pub(crate) keep: Box<dyn Fn(K) -> V + Send>,
     /// A change after which this stays the same does not count.
     pub(crate) fingerprint: Option<fn(&K) -> u64>,
     /// The `TaskQueue` of an object, where its objects are asked for together.
-    pub(crate) task_queue: Option<fn(&K) -> Option<&str>>,
+    pub(crate) task_queue: Option<fn(&V) -> Option<&str>>,
 }
 
-impl<K> Handling<K> {
-    pub(crate) fn trim(trim: impl Fn(&mut K) + Send + 'static) -> Self {
-        Self { trim: Box::new(trim), fingerprint: None, task_queue: None }
+impl<K, V> Handling<K, V> {
+    pub(crate) fn keep(keep: impl Fn(K) -> V + Send + 'static) -> Self {
+        Self { keep: Box::new(keep), fingerprint: None, task_queue: None }
     }
 }
 
-/// The current objects of one kind.
-#[derive(Debug)]
-pub(crate) struct WatchedStore<K: Resource<DynamicType = ()> + Clone + 'static> {
-    store: Store<K>,
-    by_task_queue: Arc<Mutex<Index<K>>>,
-    complete: Arc<AtomicBool>,
-    refusal: Arc<Mutex<Option<(Instant, String)>>>,
-    version: Arc<AtomicU64>,
+/// What is kept of the current objects of one kind.
+pub(crate) struct WatchedStore<V> {
+    state: Arc<State<V>>,
     task: JoinHandle<()>,
 }
 
-impl<K> WatchedStore<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+struct State<V> {
+    store: Mutex<Store<V>>,
+    complete: AtomicBool,
+    refusal: Mutex<Option<(Instant, String)>>,
+    version: AtomicU64,
+}
+
+impl<V: Send + Sync + 'static> WatchedStore<V> {
     /// Starts the watch. `changes` is notified of each change that counts.
-    pub(crate) fn start(api: Api<K>, selector: &str, changes: &Changes, handling: Handling<K>) -> Self {
-        let (store, writer) = reflector::store();
-        let Handling { trim, fingerprint, task_queue } = handling;
-        let by_task_queue = Arc::new(Mutex::new(Index::new(task_queue)));
-        let index = Arc::clone(&by_task_queue);
-        let complete = Arc::new(AtomicBool::new(false));
-        let (refusal, version) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU64::new(0)));
-        let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS);
-        let stream = watching(api, config).backoff(WatchBackoff::default()).modify(trim);
-        // Before the store shows the event: the index asks it what the object was.
-        let before = store.clone();
-        let stream = stream
-            .inspect_ok(move |event| lock(&index).note(event, |object| before.get(object)))
-            .reflect(writer);
-        let (note, changes) =
-            ((Arc::clone(&complete), Arc::clone(&refusal), Arc::clone(&version)), changes.clone());
+    pub(crate) fn start<K>(api: Api<K>, selector: &str, changes: &Changes, handling: Handling<K, V>) -> Self
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let Handling { keep, fingerprint, task_queue } = handling;
+        let state = Arc::new(State {
+            store: Mutex::new(Store::new(task_queue)),
+            complete: AtomicBool::new(false),
+            refusal: Mutex::new(None),
+            version: AtomicU64::new(0),
+        });
+        let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS).page_size(PAGE);
+        let stream = watching(api, config).backoff(WatchBackoff::default());
+        let (noted, changes) = (Arc::clone(&state), changes.clone());
         let task = tokio::spawn(async move {
-            let (complete, refusal, version) = note;
             let mut stream = std::pin::pin!(stream);
             let mut fingerprints = HashMap::new();
             while let Some(event) = stream.next().await {
-                if event.is_ok() {
-                    version.fetch_add(1, Ordering::Relaxed);
-                }
-                if !counts(&event, fingerprint, &mut fingerprints) {
+                let is_change = counts(&event, fingerprint, &mut fingerprints);
+                let is_complete = matches!(event, Ok(Event::InitDone));
+                let namespace = namespace_of(&event).map(str::to_owned);
+                let refused = match event {
+                    Ok(event) => {
+                        lock(&noted.store).apply(event, &keep);
+                        noted.version.fetch_add(1, Ordering::Relaxed);
+                        None
+                    }
+                    Err(error) => refusal_of::<K>(error),
+                };
+                if !is_change {
                     continue;
                 }
-                if matches!(event, Ok(Event::InitDone)) {
-                    complete.store(true, Ordering::Relaxed);
+                if is_complete {
+                    noted.complete.store(true, Ordering::Relaxed);
                 }
-                let namespace = namespace_of(&event).map(str::to_owned);
-                let refused = event.err().and_then(refusal_of::<K>);
-                note_refusal(&mut lock(&refusal), refused);
+                note_refusal(&mut lock(&noted.refusal), refused);
                 changes.notify(namespace.as_deref());
             }
         });
-        Self { store, by_task_queue, complete, refusal, version, task }
+        Self { state, task }
     }
 
     /// Whether the first list is complete.
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Relaxed)
+        self.state.complete.load(Ordering::Relaxed)
     }
 
     /// Why the API server refuses the watch. An old refusal does not count: a watch that works again reports
     /// nothing until an object changes.
     pub(crate) fn refusal(&self) -> Option<String> {
-        let refusal = lock(&self.refusal);
+        let refusal = lock(&self.state.refusal);
         refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_VALID_FOR).map(|(_, detail)| detail.clone())
     }
 
-    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>>
-    where
-        K::DynamicType: Hash + Eq + Clone,
-        K: Resource<Scope = NamespaceResourceScope>,
-    {
-        self.store.get(&ObjectRef::new(name).within(namespace))
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
+        lock(&self.state.store).get(namespace, name)
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
-        self.store.state()
+    pub(crate) fn all(&self) -> Vec<Arc<V>> {
+        lock(&self.state.store).all().cloned().collect()
     }
 
     /// Grows with each change, whether or not it counts.
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Relaxed)
+        self.state.version.load(Ordering::Relaxed)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.store.len()
+        lock(&self.state.store).len()
     }
 
     /// The objects of one `TaskQueue`, at a cost that does not grow with the others.
-    pub(crate) fn of(&self, namespace: &str, task_queue: &str) -> Vec<Arc<K>> {
-        let index = lock(&self.by_task_queue);
-        index.of(namespace, task_queue).filter_map(|object| self.store.get(&object)).collect()
+    pub(crate) fn of(&self, namespace: &str, task_queue: &str) -> Vec<Arc<V>> {
+        lock(&self.state.store).of(namespace, task_queue).collect()
+    }
+}
+
+impl<V> Debug for WatchedStore<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchedStore").field("task", &self.task).finish_non_exhaustive()
     }
 }
 
@@ -144,7 +149,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Drop for WatchedStore<K> {
+impl<V> Drop for WatchedStore<V> {
     fn drop(&mut self) {
         self.task.abort();
     }

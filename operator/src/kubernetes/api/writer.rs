@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::kubernetes::api::events::{NewEvent, RecentEvents};
 use crate::kubernetes::api::field_managers::{RESTARTED_AT, without_foreign_managers};
+use crate::kubernetes::api::kept::Metadata;
 use crate::kubernetes::api::leader_election::{Leadership, REQUEST_TIMEOUT};
 use crate::kubernetes::deployment::scale_in::DELETION_COST;
 
@@ -124,7 +125,7 @@ impl Writer {
     /// changed it.
     pub(crate) async fn set_scale<K: Resource<DynamicType = ()>>(
         &self,
-        read: &ObjectMeta,
+        read: &Metadata,
         replicas: u32,
     ) -> Result<bool, WriteError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };

@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use rowlock_crds::{
-    ConditionReason, ConditionType, EventReason, FieldError, ScalingMode, TaskQueue, TaskQueueStatus,
-    annotations, unknown_names,
+    ConditionReason, ConditionType, EventReason, FieldError, PodTemplate, ScalingMode, TaskQueue,
+    TaskQueueStatus, annotations, unknown_names,
 };
 use rowlock_queue::is_owner;
 
+use super::last_status::LastStatus;
 use crate::kubernetes::api::events::{NewEvent, deployment_of};
 use crate::kubernetes::api::objects::NamespaceWatch;
 use crate::kubernetes::context::{Context, is_of};
@@ -79,13 +80,13 @@ pub(super) struct Reporter {
     namespace: String,
     watch: Arc<NamespaceWatch>,
     /// By the names of the `TaskQueues`.
-    last: BTreeMap<String, LastReport>,
+    last: BTreeMap<String, Box<LastReport>>,
 }
 
 /// The last report on a `TaskQueue`.
 struct LastReport {
     uid: String,
-    status: TaskQueueStatus,
+    status: LastStatus,
     written_at: Option<Instant>,
     budget: WriteBudget,
     /// Since when nothing has been observed; `None`: something has.
@@ -119,11 +120,12 @@ impl Reporter {
 
     /// The last status that was written; the watch may show it later.
     pub(super) fn last_status(&self, name: &str) -> Option<&TaskQueueStatus> {
-        self.last.get(name).map(|last| &last.status)
+        self.last.get(name).map(|last| &*last.status)
     }
 
-    pub(super) async fn write(&mut self, one: &TaskQueue, report: &Report<'_>) {
+    pub(super) async fn write(&mut self, one: &Arc<TaskQueue>, report: &Report<'_>) {
         let mut last = self.take_last(one);
+        last.status.share(one);
         if last.stays(one.metadata.generation, report) {
             self.last.insert(one.name_any(), last);
             return;
@@ -139,10 +141,10 @@ impl Reporter {
     }
 
     /// The last report on this `TaskQueue`, not on a deleted one of the same name.
-    fn take_last(&mut self, one: &TaskQueue) -> LastReport {
+    fn take_last(&mut self, one: &Arc<TaskQueue>) -> Box<LastReport> {
         let uid = one.uid().unwrap_or_default();
         let last = self.last.remove(&one.name_any()).filter(|last| last.uid == uid);
-        last.unwrap_or_else(|| LastReport::of(one))
+        last.unwrap_or_else(|| Box::new(LastReport::of(one)))
     }
 
     fn next_status(
@@ -205,7 +207,7 @@ impl Reporter {
                 if change.costs_budget() {
                     last.budget.spend();
                 }
-                let before = std::mem::replace(&mut last.status, next);
+                let before = last.status.replace(next);
                 last.written_at = Some(Instant::now());
                 self.publish_events(one, &before, &last.status, health).await;
             }
@@ -257,7 +259,8 @@ impl Reporter {
         if before.observed_generation == after.observed_generation {
             return;
         }
-        if let Some(note) = pre_stop_hooks::harmful_hooks(one.spec.template.as_ref()) {
+        let template = one.spec.template.as_ref().map(PodTemplate::to_value);
+        if let Some(note) = pre_stop_hooks::harmful_hooks(template.as_ref()) {
             self.warn(one, EventReason::PreStop.as_str(), EventReason::PreStop.action(), note).await;
         }
     }
@@ -335,8 +338,8 @@ impl Reporter {
 }
 
 impl LastReport {
-    fn of(one: &TaskQueue) -> Self {
-        let status = one.status.clone().unwrap_or_default();
+    fn of(one: &Arc<TaskQueue>) -> Self {
+        let status = LastStatus::Watched(Arc::clone(one));
         let uid = one.uid().unwrap_or_default();
         Self {
             uid,

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
 use rowlock_crds::{EventReason, TaskQueue};
@@ -23,6 +22,7 @@ use serde_json::Value;
 
 use crate::backend::DesiredPods;
 use crate::kubernetes::api::events::{NewEvent, deployment_of};
+use crate::kubernetes::api::kept::{Deployment, Metadata};
 use crate::kubernetes::api::objects::NamespaceWatch;
 use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::context::Context;
@@ -51,11 +51,12 @@ const CONCURRENT_WRITES: usize = 8;
 
 /// The pods of all queues of one database.
 pub(crate) struct PodBackend {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     pub(super) namespace: Arc<NamespaceWatch>,
     image: WorkerImage,
     db: Db,
-    queues: BTreeMap<String, LastApplied>,
+    /// Boxed: the nodes of a map have room for more than they hold.
+    queues: BTreeMap<String, Box<LastApplied>>,
 }
 
 impl PodBackend {
@@ -75,7 +76,7 @@ impl PodBackend {
             task_queues.get(queue).is_some_and(|one| one.metadata.uid.as_ref() == Some(&last.owner.uid))
         });
         for (queue, one) in task_queues {
-            let last = self.queues.entry(queue.clone()).or_insert_with(|| LastApplied::of(one));
+            let last = self.queues.entry(queue.clone()).or_insert_with(|| Box::new(LastApplied::of(one)));
             last.set_task_queue(one);
         }
     }
@@ -107,7 +108,7 @@ impl PodBackend {
     ) -> Result<Outcome, WriteError> {
         let pods = last.pods(desired, stored.as_deref());
         let live = self.live(last, stored.as_deref()).await?;
-        if let Some(outcome) = foreign(live.metadata.as_ref(), "Deployment", &last.owner) {
+        if let Some(outcome) = foreign(live.metadata.as_deref(), "Deployment", &last.owner) {
             return Ok(outcome);
         }
         let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
@@ -124,7 +125,7 @@ impl PodBackend {
             if let Some(accepted) = &last.accepted_template {
                 object["spec"]["template"] = serde_json::from_str(accepted).unwrap_or_default();
                 // With its old annotations, so that it does not look like a change by the operator.
-                build::mark_made_from(&mut object, live.metadata.as_ref(), &desired.manifest.spec.rollout);
+                build::mark_made_from(&mut object, live.metadata.as_deref(), &desired.manifest.spec.rollout);
             }
         }
         let holds_template = match outcome {
@@ -142,7 +143,7 @@ impl PodBackend {
             Write::Apply | Write::Restore => {
                 let applied = self.write(last, &mut object, &live.foreign_managers, leaves_replicas).await?;
                 if outcome == Outcome::Done {
-                    last.accepted_template = Some(object["spec"]["template"].to_string());
+                    last.accepted_template = Some(object["spec"]["template"].to_string().into());
                 }
                 last.deployment = Some(AppliedObject::new(&object, applied));
                 if !leaves_replicas {
@@ -166,9 +167,12 @@ impl PodBackend {
     /// The Deployment in the cluster, by the last write or the watch.
     async fn live(&self, last: &LastApplied, stored: Option<&Deployment>) -> Result<Live, WriteError> {
         let (metadata, replicas) = match last.newest(stored) {
-            Some((metadata, replicas)) => (Some(metadata.clone()), Some(replicas)),
+            Some((metadata, replicas)) => (Some(Arc::clone(metadata)), Some(replicas)),
             // The watch shows only objects with our labels, so another one of this name may exist.
-            None => (self.read::<Deployment>(&last.owner.namespace, &last.owner.name).await?, None),
+            None => (
+                self.read::<ApiDeployment>(&last.owner.namespace, &last.owner.name).await?.map(Arc::new),
+                None,
+            ),
         };
         Ok(Live::of(metadata, replicas))
     }
@@ -231,12 +235,12 @@ impl PodBackend {
         }
         match whole.filter(|_| !foreign_managers.is_empty()) {
             Some(whole) => self.restore(last, whole, object, foreign_managers).await,
-            None => self.context.writer.apply::<Deployment>(object).await,
+            None => self.context.writer.apply::<ApiDeployment>(object).await,
         }
     }
 
     async fn read_whole(&self, owner: &Owner) -> Result<Option<DynamicObject>, WriteError> {
-        let resource = kube::api::ApiResource::erase::<Deployment>(&());
+        let resource = kube::api::ApiResource::erase::<ApiDeployment>(&());
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.context.client.clone(), &owner.namespace, &resource);
         bounded(api.get_opt(&owner.name)).await
@@ -278,9 +282,9 @@ impl PodBackend {
         let is_live = || live.metadata.as_ref().is_some_and(|metadata| has_template(metadata, object));
         if last.accepted_template.is_none() && live.foreign_managers.is_empty() && is_live() {
             // The server has accepted it before: a new leader need not ask again for every queue.
-            last.accepted_template = Some(template.clone());
+            last.accepted_template = Some(template.as_str().into());
         }
-        if last.accepted_template.as_ref() == Some(&template) {
+        if last.accepted_template.as_deref() == Some(template.as_str()) {
             last.dry_run = None;
             return Ok(None);
         }
@@ -292,7 +296,7 @@ impl PodBackend {
         {
             return Ok(detail.clone());
         }
-        let detail = match self.context.writer.dry_run::<Deployment>(object).await {
+        let detail = match self.context.writer.dry_run::<ApiDeployment>(object).await {
             Ok(()) => None,
             Err(error) => Some(error.rejection().ok_or(error)?),
         };
@@ -314,7 +318,7 @@ impl PodBackend {
         // Before the writes: if the last of them fails, the next pass no longer sees the foreign field
         // manager.
         self.warn(last, EventReason::TemplateRestored, note).await;
-        self.context.writer.replace_template::<Deployment>(live, object).await
+        self.context.writer.replace_template::<ApiDeployment>(live, object).await
     }
 
     async fn warn(&self, last: &LastApplied, reason: EventReason, note: String) {
@@ -325,12 +329,12 @@ impl PodBackend {
     }
 
     /// Asks the API server: the watch shows only objects with our labels.
-    async fn read<K>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, WriteError>
+    async fn read<K>(&self, namespace: &str, name: &str) -> Result<Option<Metadata>, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {
         let api: Api<K> = Api::namespaced(self.context.client.clone(), namespace);
-        Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
+        Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata.into()))
     }
 }
 

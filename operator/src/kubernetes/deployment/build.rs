@@ -6,13 +6,13 @@
 //! would get SIGTERM together with the worker, and a database proxy that ends first would break the drain.
 //! Init containers of the template run before all of them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::api::FIELD_MANAGER;
-use rowlock_crds::{Manifest, RolloutSpec, Surge, annotations, containers, labels};
+use rowlock_crds::{Manifest, PodTemplate, RolloutSpec, Surge, annotations, containers, labels};
 use rowlock_plan::{Ports, fleet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::kubernetes::api::kept::Metadata;
 use crate::kubernetes::deployment::canary::CanaryRecord;
 use crate::kubernetes::deployment::inherited_metadata::StringMap;
 use crate::kubernetes::deployment::security_context;
@@ -127,12 +127,12 @@ const MADE_FROM: [&str; 4] =
     [annotations::GENERATION, annotations::ROLLOUT_SLOT, annotations::TEMPLATE_SOURCE, annotations::CANARY];
 
 /// Copies the annotations of the live Deployment that say what its template was made from.
-pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>, rollout: &RolloutSpec) {
+pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&Metadata>, rollout: &RolloutSpec) {
     let annotations = &mut deployment["metadata"]["annotations"];
     for name in MADE_FROM {
-        let found = live.and_then(|live| live.annotations.as_ref()?.get(name));
+        let found = live.and_then(|live| live.annotations.get(name));
         match (found, annotations.as_object_mut()) {
-            (Some(found), _) => annotations[name] = found.clone().into(),
+            (Some(found), _) => annotations[name] = found.into(),
             (None, Some(annotations)) => drop(annotations.remove(name)),
             (None, None) => (),
         }
@@ -229,7 +229,8 @@ fn common_labels(name: &str) -> Map<String, Value> {
 }
 
 fn template(owner: &Owner, manifest: &Manifest, image: &WorkerImage) -> Value {
-    let mut template = into_object(manifest.spec.template.clone().unwrap_or_default());
+    let mut template =
+        into_object(manifest.spec.template.as_ref().map(PodTemplate::to_value).unwrap_or_default());
     let mut metadata = into_object(template.remove("metadata").unwrap_or_default());
     let mut labels = into_object(metadata.remove("labels").unwrap_or_default());
     for (label, value) in common_labels(&owner.name).into_iter().chain(of_map(&image.labels)) {

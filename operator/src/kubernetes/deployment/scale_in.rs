@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-
+use crate::kubernetes::api::kept::{Deployment, Pod, TEMPLATE_HASH};
 use crate::kubernetes::pods::ended_pods::belongs_to;
 use crate::kubernetes::pods::status::{has_ended, is_ready};
 
@@ -65,14 +63,14 @@ pub(crate) fn candidates(pods: &[Arc<Pod>], deployment: &str) -> Vec<Candidate> 
         if !of_deployment || metadata.deletion_timestamp.is_some() || has_ended(pod) {
             return None;
         }
-        let label = metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
-        let cost = metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
+        let label = metadata.labels.get(TEMPLATE_HASH);
+        let cost = metadata.annotations.get(DELETION_COST);
         Some(Candidate {
             uid: metadata.uid.clone()?,
             name: metadata.name.clone()?,
             rank: rank(pod),
-            cost: cost.cloned(),
-            template: label.cloned().unwrap_or_default(),
+            cost: cost.map(str::to_owned),
+            template: label.unwrap_or_default().to_owned(),
         })
     };
     pods.iter().filter_map(candidate).collect()

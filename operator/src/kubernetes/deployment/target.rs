@@ -3,11 +3,11 @@
 //! Its label `rowlock.dev/task-queue` says which `TaskQueue` may scale it. So somebody who may only create
 //! `TaskQueues` cannot scale the Deployments of others, and two `TaskQueues` never scale the same one.
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use rowlock_crds::{ConditionReason as Reason, Dur, Manifest, api, containers, env, labels};
 
+use crate::kubernetes::api::kept::{Deployment, Metadata};
 use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::sanitize::sanitize;
 use crate::worker_sidecar::worker_sidecar;
@@ -19,12 +19,12 @@ const COMPARED: [&str; 3] = [env::SLOTS, env::HANDLER_URL, env::DRAIN_GRACE];
 const PRINT: &str = "`rowlock sidecar -f FILE` prints what it needs";
 
 /// Whether a Deployment was made by an operator for a `TaskQueue`.
-pub(crate) fn is_of_an_operator(metadata: &ObjectMeta) -> bool {
+pub(crate) fn is_of_an_operator(metadata: &Metadata) -> bool {
     controller(metadata).is_some_and(|owner| owner.kind == api::KIND)
 }
 
 /// Whether the Deployment is one that this `TaskQueue` may scale.
-pub(crate) fn may_scale(metadata: &ObjectMeta, task_queue: &str) -> bool {
+pub(crate) fn may_scale(metadata: &Metadata, task_queue: &str) -> bool {
     label(metadata) == Some(task_queue) && controller(metadata).is_none()
 }
 
@@ -53,7 +53,7 @@ fn container(container: Container) -> Container {
 }
 
 /// The outcome for a target that the watch does not show: it does not exist, or lacks the label.
-pub(crate) fn unseen(found: Option<&ObjectMeta>, name: &str, task_queue: &str) -> Outcome {
+pub(crate) fn unseen(found: Option<&Metadata>, name: &str, task_queue: &str) -> Outcome {
     let label = labels::TASK_QUEUE;
     match found {
         None => {
@@ -91,7 +91,7 @@ pub(crate) fn check(target: &Deployment, manifest: &Manifest) -> Outcome {
 }
 
 /// Why it is not this `TaskQueue` that scales the Deployment.
-fn anothers(metadata: &ObjectMeta, name: &str, task_queue: &str) -> Option<String> {
+fn anothers(metadata: &Metadata, name: &str, task_queue: &str) -> Option<String> {
     if let Some(owner) = controller(metadata) {
         let (kind, owner) = (sanitize(&owner.kind), sanitize(&owner.name));
         return Some(format!(
@@ -110,9 +110,12 @@ fn anothers(metadata: &ObjectMeta, name: &str, task_queue: &str) -> Option<Strin
 
 /// Why its pods would not run tasks of the queue.
 fn without_worker(target: &Deployment, manifest: &Manifest) -> Option<String> {
-    let template = target.spec.as_ref().map(|spec| &spec.template);
+    let template = template(target);
     let (label, task_queue) = (labels::TASK_QUEUE, &manifest.name);
-    let of_pods = template.and_then(|template| self::label(template.metadata.as_ref()?));
+    let of_pods = template.and_then(|template| {
+        let labels = template.metadata.as_ref()?.labels.as_ref();
+        labels?.get(label).map(String::as_str)
+    });
     if of_pods != Some(task_queue) {
         return Some(format!(
             "has pods without the label {label}={task_queue}, by which the operator finds them: add it to \
@@ -165,7 +168,7 @@ fn differences(target: &Deployment, manifest: &Manifest) -> Vec<String> {
             None => differences.push(format!("lacks {name} in the container `{worker}`: set it to {value}")),
         }
     }
-    let spec = target.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let spec = template(target).and_then(|template| template.spec.as_ref());
     let grace = spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
     let needed = expected["terminationGracePeriodSeconds"].as_i64().unwrap_or_default();
     if grace < needed {
@@ -193,8 +196,13 @@ fn is_same(found: &str, wanted: &str) -> bool {
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: i64 = 30;
 
+/// What is kept of its template.
+fn template(target: &Deployment) -> Option<&PodTemplateSpec> {
+    target.spec.as_ref()?.template.as_deref()
+}
+
 fn all_containers(target: &Deployment) -> impl Iterator<Item = &Container> {
-    let spec = target.spec.iter().filter_map(|spec| spec.template.spec.as_ref());
+    let spec = template(target).and_then(|template| template.spec.as_ref()).into_iter();
     spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
 }
 
@@ -213,11 +221,11 @@ fn variable<'a>(container: &'a Container, name: &str) -> Option<Variable<'a>> {
     })
 }
 
-fn label(metadata: &ObjectMeta) -> Option<&str> {
-    metadata.labels.as_ref()?.get(labels::TASK_QUEUE).map(String::as_str)
+fn label(metadata: &Metadata) -> Option<&str> {
+    metadata.labels.get(labels::TASK_QUEUE)
 }
 
-fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+fn controller(metadata: &Metadata) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 

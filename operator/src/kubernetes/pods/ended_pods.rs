@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use rowlock_crds::{containers, labels};
 use rowlock_queue::LEASE_DURATION;
 
+use crate::kubernetes::api::kept::{ContainerStatus, Pod, TEMPLATE_HASH};
 use crate::kubernetes::pods::recent::{Noted, RecentByNamespace};
 use crate::kubernetes::pods::status::{condition, has_ended, is_main, name, statuses};
 use crate::kubernetes::sanitize::sanitize;
@@ -83,8 +84,8 @@ fn ended(pod: &Pod) -> Option<EndedPod> {
 
 /// The `TaskQueue` of a pod, and the Deployment whose `ReplicaSet` it belongs to.
 pub(crate) fn belongs_to(pod: &Pod) -> Option<(&str, &str)> {
-    let labels = pod.metadata.labels.as_ref()?;
-    let (task_queue, hash) = (labels.get(labels::TASK_QUEUE)?, labels.get("pod-template-hash")?);
+    let labels = &pod.metadata.labels;
+    let (task_queue, hash) = (labels.get(labels::TASK_QUEUE)?, labels.get(TEMPLATE_HASH)?);
     let references = pod.metadata.owner_references.as_deref()?;
     let owner = references.iter().find(|owner| owner.controller == Some(true))?;
     let is_replica_set = owner.kind == "ReplicaSet" && owner.api_version.starts_with("apps/");
@@ -104,7 +105,7 @@ fn proof_of_end(pod: &Pod) -> Option<String> {
     if !has_ended(pod) || collected || reason == Some("NodeLost") {
         return None;
     }
-    let all = statuses(pod).chain(status.ephemeral_container_statuses.iter().flatten());
+    let all = statuses(pod).chain(&status.ephemeral_container_statuses);
     let ends = all.map(|one| Some((one.name.as_str(), end(one)?))).collect::<Option<BTreeMap<_, _>>>()?;
     let spec = pod.spec.as_ref()?;
     let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());

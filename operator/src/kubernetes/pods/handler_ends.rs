@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::containers;
 
+use crate::kubernetes::api::kept::Pod;
 use crate::kubernetes::pods::ended_pods::{belongs_to, how_it_ended};
 use crate::kubernetes::pods::recent::{Noted, RecentByNamespace};
 use crate::kubernetes::pods::status::{has_ended, name, since, statuses};

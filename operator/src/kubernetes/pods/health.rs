@@ -9,10 +9,10 @@ mod startup;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
 use self::finding::Finding;
+use crate::kubernetes::api::kept::Pod;
 use crate::kubernetes::pods::status::{has_ended, is_ready, name, statuses};
 use crate::kubernetes::problem::Problem;
 use crate::kubernetes::sanitize::sanitize;

@@ -8,9 +8,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use rowlock_plan::PodStarts;
 
+use crate::kubernetes::api::kept::Pod;
 use crate::kubernetes::pods::status::{condition, is_ready, since};
 
 /// The starts of one queue's pods. Memory: a few bytes for each pod that there is.

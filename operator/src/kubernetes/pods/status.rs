@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::containers::HANDLER;
 use rowlock_crds::{api, labels};
 
+use crate::kubernetes::api::kept::{ContainerStatus, Pod};
 use crate::kubernetes::sanitize::sanitize;
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {
@@ -34,9 +35,7 @@ pub(crate) fn runs(pod: &Pod, container: &str) -> bool {
 /// sidecars and the handler, then the worker.
 pub(crate) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
-    status
-        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses))
-        .flatten()
+    status.flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses))
 }
 
 /// The spec of the container of that name.
@@ -53,14 +52,12 @@ pub(crate) fn is_sidecar(pod: &Pod, name: &str) -> bool {
 
 /// Whether a container is a main container: it runs beside others, and none waits for it.
 pub(crate) fn is_main(pod: &Pod, name: &str) -> bool {
-    let statuses = pod.status.iter().filter_map(|status| status.container_statuses.as_ref());
-    statuses.flatten().any(|status| status.name == name)
+    pod.status.iter().flat_map(|status| &status.container_statuses).any(|status| status.name == name)
 }
 
 /// Whether an operator made the pod, from a template. Otherwise it is of a user's own Deployment.
 pub(crate) fn is_of_an_operator(pod: &Pod) -> bool {
-    let manager = pod.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
-    manager.is_some_and(|manager| manager == api::FIELD_MANAGER)
+    pod.metadata.labels.get(labels::MANAGED_BY) == Some(api::FIELD_MANAGER)
 }
 
 pub(crate) fn running_since(status: &ContainerStatus) -> Option<Timestamp> {
@@ -99,8 +96,7 @@ pub(crate) struct PodCondition<'a> {
 }
 
 pub(crate) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<PodCondition<'a>> {
-    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
-    let found = conditions.iter().find(|condition| condition.type_ == type_)?;
+    let found = pod.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)?;
     let text = |text: &'a Option<String>| text.as_deref().unwrap_or_default();
     let since = found.last_transition_time.as_ref().map(|time| time.0);
     Some(PodCondition {

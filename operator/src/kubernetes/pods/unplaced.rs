@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::kubernetes::api::kept::{Deployment, Pod};
 use crate::kubernetes::pods::status::{condition, has_ended, since};
 
 /// How long to wait for room on a node: longer than autoscalers usually take to add a node. As long as

@@ -5,15 +5,18 @@ mod scaling;
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::api::apps::v1::DeploymentCondition;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{
-    ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations, containers,
+    ConditionReason as Reason, ConditionType as Type, DatabaseStatus, PodTemplate, TaskQueueSpec,
+    annotations, containers,
 };
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION, is_owner};
+use serde_json::Value;
 
 use self::scaling::{contested, limited, without_pods};
+use crate::kubernetes::api::kept::Deployment;
 use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::canary::CanaryView;
 use crate::kubernetes::deployment::foreign_scaling::ForeignScaling;
@@ -122,7 +125,7 @@ pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
     match inputs.outcome {
         Outcome::Foreign(message) => return Some(Problem::new(Reason::OwnedByAnother, message)),
         Outcome::Rejected(detail) => {
-            let message = rejections::template_rejected(detail, inputs.spec.template.as_ref());
+            let message = rejections::template_rejected(detail, template(inputs).as_ref());
             return Some(Problem::new(Reason::TemplateRejected, message));
         }
         Outcome::Forbidden(detail) => return Some(Problem::new(Reason::Forbidden, sanitize(detail))),
@@ -134,6 +137,10 @@ pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
         | Outcome::Failed(_) => (),
     }
     no_pods(inputs).or_else(|| never_ready(inputs))
+}
+
+fn template(inputs: &StatusInputs<'_>) -> Option<Value> {
+    inputs.spec.template.as_ref().map(PodTemplate::to_value)
 }
 
 /// The pods of a target run tasks, but differ from what the `TaskQueue` asks for.
@@ -152,7 +159,7 @@ fn no_pods(inputs: &StatusInputs<'_>) -> Option<Problem> {
     let detail = failure.message.as_deref().unwrap_or_default();
     let message = match &inputs.spec.target_ref {
         Some(target) => rejections::target_pods_rejected(detail, &target.name),
-        None => rejections::pods_rejected(detail, inputs.spec.template.as_ref(), inputs.worker),
+        None => rejections::pods_rejected(detail, template(inputs).as_ref(), inputs.worker),
     };
     Some(Problem::new(Reason::PodsRejected, message))
 }

@@ -369,5 +369,21 @@ pub(crate) fn ask(address: SocketAddr, request: &str) -> std::io::Result<String>
 /// An HTTP page of an operator, or the error.
 pub(crate) fn page(address: SocketAddr, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    ask(address, &request).unwrap_or_else(|error| error.to_string())
+    let answer = ask(address, &request).unwrap_or_else(|error| error.to_string());
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains("transfer-encoding: chunked") => {
+            format!("{head}\r\n\r\n{}", without_chunks(body))
+        }
+        _ => answer,
+    }
+}
+
+fn without_chunks(mut body: &str) -> String {
+    let mut joined = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        joined.push_str(&rest[..length]);
+        body = rest[length..].trim_start_matches("\r\n");
+    }
+    joined
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{EventReason, Manifest, annotations, containers};
 use rowlock_plan::{CanaryFault, CanaryStep, Compared, ObservedCanary, Runs, canary_step};
@@ -11,6 +10,7 @@ use rowlock_queue::{ComparedPods, pod_runs};
 use serde_json::Value;
 
 use super::{DesiredPods, LastApplied, Live, NewEvent, PodBackend, WorkerImage, build, deployment_of};
+use crate::kubernetes::api::kept::Pod;
 use crate::kubernetes::deployment::canary::{
     CanaryRecord, CanaryView, Known, Rollout, TemplateSource, begin, known, old_manifest,
 };
@@ -83,10 +83,9 @@ impl PodBackend {
         desired: &DesiredPods<'_>,
         live: &Live,
     ) -> Decided {
-        let (manifest, metadata) = (desired.manifest, live.metadata.as_ref());
-        let old_source =
-            metadata.and_then(|live| live.annotations.as_ref()?.get(annotations::TEMPLATE_SOURCE));
-        let old_source = old_source.cloned();
+        let (manifest, metadata) = (desired.manifest, live.metadata.as_deref());
+        let old_source = metadata.and_then(|live| live.annotations.get(annotations::TEMPLATE_SOURCE));
+        let old_source = old_source.map(str::to_owned);
         match known(metadata, manifest) {
             Known::None => Decided::straight(),
             Known::Failed(record) => back(record, old_source, live, manifest, None),
@@ -243,7 +242,7 @@ fn back(
     manifest: &Manifest,
     transition: Option<Transition>,
 ) -> Decided {
-    let Some(old) = old_manifest(live.metadata.as_ref(), manifest) else { return Decided::straight() };
+    let Some(old) = old_manifest(live.metadata.as_deref(), manifest) else { return Decided::straight() };
     let view = view(&record, &PodHealth::default(), record.total(), Duration::ZERO);
     Decided { rollout: Rollout::Back(record, old), old_source, transition, view: Some(view) }
 }

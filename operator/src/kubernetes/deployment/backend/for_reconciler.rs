@@ -48,11 +48,11 @@ impl Backend for PodBackend {
     }
 
     fn leaving(&self) -> u32 {
-        let beyond = |(queue, last): (&String, &LastApplied)| {
+        let beyond = self.queues.iter().map(|(queue, last)| {
             let (staying, terminating) = self.namespace.count_pods(&last.owner.name);
             terminating + staying.saturating_sub(self.instances(queue))
-        };
-        self.queues.iter().map(beyond).sum()
+        });
+        beyond.sum()
     }
 
     fn not_starting(&mut self, queue: &str) -> bool {
@@ -72,7 +72,8 @@ impl Backend for PodBackend {
         let by_name: BTreeMap<&str, &DesiredPods<'_>> =
             desired_pods.iter().map(|desired| (desired.manifest.queue_name(), desired)).collect();
         let (this, by_name) = (&*self, &by_name);
-        let each = queues.iter_mut().filter_map(|(name, last)| Some((last, *by_name.get(name.as_str())?)));
+        let each =
+            queues.iter_mut().filter_map(|(name, last)| Some((&mut **last, *by_name.get(name.as_str())?)));
         let apply = async |(last, desired): (&mut LastApplied, &DesiredPods<'_>)| {
             last.outcome = this.apply_queue(last, desired).await.unwrap_or_else(|error| last.failed(&error));
         };

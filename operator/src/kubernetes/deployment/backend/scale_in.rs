@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use k8s_openapi::api::apps::v1::Deployment;
 use rowlock_queue::{DrainPods, DrainingPod, drain_pods};
 
 use super::{CONCURRENT_WRITES, LastApplied, PodBackend, WATCH_DELAY, WriteError};
+use crate::kubernetes::api::kept::Deployment;
 use crate::kubernetes::deployment::scale_in::{Candidate, Change, Step, candidates, is_rolling_out};
 use crate::kubernetes::desired::owner_name;
 

@@ -1,12 +1,12 @@
 //! Scales the Deployment of `spec.targetRef`, and changes nothing else of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::Deployment as ApiDeployment;
 
 use super::scale_in::Numbers;
 use super::{DesiredPods, LastApplied, Live, Outcome, PodBackend, WriteError};
-use crate::kubernetes::api::field_managers;
 use crate::kubernetes::deployment::last_applied::AppliedObject;
 use crate::kubernetes::deployment::target;
 
@@ -30,7 +30,7 @@ impl PodBackend {
         }
         let pods = last.pods(desired, Some(&stored));
         let newest = last.newest(Some(&stored));
-        let live = newest.map(|(metadata, replicas)| Live::of(Some(metadata.clone()), Some(replicas)));
+        let live = newest.map(|(metadata, replicas)| Live::of(Some(Arc::clone(metadata)), Some(replicas)));
         let live = live.unwrap_or_default();
         let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
         let numbers = Numbers { current: live.replicas, wanted: pods, leaves_replicas };
@@ -50,16 +50,15 @@ impl PodBackend {
     /// conflicts with any change since then. Returns why it may not.
     async fn set_scale(&self, last: &mut LastApplied, pods: u32) -> Result<Option<Outcome>, WriteError> {
         let name = last.deployment_name();
-        let found = self.read::<Deployment>(&last.owner.namespace, name).await?;
+        let found = self.read::<ApiDeployment>(&last.owner.namespace, name).await?;
         let Some(mut metadata) = found.clone().filter(|found| last.may_scale(found)) else {
             return Ok(Some(target::unseen(found.as_ref(), name, &last.owner.name)));
         };
-        if self.context.writer.set_scale::<Deployment>(&metadata, pods).await? {
+        if self.context.writer.set_scale::<ApiDeployment>(&metadata, pods).await? {
             // Nothing else can have changed.
             metadata.generation = metadata.generation.map(|generation| generation + 1);
         }
-        field_managers::trim(&mut metadata);
-        let hash = String::new();
+        let (hash, metadata) = (String::new(), Arc::new(metadata));
         last.deployment = Some(AppliedObject { hash, metadata, replicas: pods, at: Instant::now() });
         Ok(None)
     }
@@ -70,7 +69,7 @@ impl PodBackend {
             return Ok(outcome.clone());
         }
         let name = last.deployment_name();
-        let found = self.read::<Deployment>(&last.owner.namespace, name).await?;
+        let found = self.read::<ApiDeployment>(&last.owner.namespace, name).await?;
         let outcome = target::unseen(found.as_ref(), name, &last.owner.name);
         last.unseen_target = Some((Instant::now(), outcome.clone()));
         Ok(outcome)

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::{Manifest, TaskQueueSpec};
 use serde_json::{Value, json};
 
-use super::{Owner, StringMap, WorkerImage, budget, deployment, hash_of};
+use super::{Metadata, Owner, StringMap, WorkerImage, budget, deployment, hash_of};
 use crate::kubernetes::deployment::last_applied::is_operator_change;
 use crate::kubernetes::deployment::worker_resources;
 
@@ -285,6 +285,7 @@ fn pull_secrets_of_the_worker_come_after_those_of_the_template_and_each_once() {
 fn other_resources_or_pull_secrets_are_a_change_by_the_operator() {
     let resources = worker_resources::parse("{}").unwrap();
     let live: ObjectMeta = serde_json::from_value(built(SPEC)["metadata"].clone()).unwrap();
+    let live = Metadata::from(live);
     assert!(!is_operator_change(&live, &built(SPEC)));
     assert!(is_operator_change(&live, &built_from(SPEC, &WorkerImage { resources, ..image() })));
     let pull_secrets = vec!["a".into()];

@@ -1,9 +1,8 @@
 //! The part of a `TaskQueue` that its pods are made from. A Deployment keeps that of the old template. So the
 //! old pods can be made again, also by a newer release with another worker image.
 
-use rowlock_crds::{DatabaseSpec, Dur, HandlerSpec, TaskQueueSpec, WorkerSpec};
+use rowlock_crds::{DatabaseSpec, Dur, HandlerSpec, PodTemplate, TaskQueueSpec, WorkerSpec};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::kubernetes::deployment::build::hash;
 
@@ -19,7 +18,7 @@ pub(crate) struct TemplateSource {
     per_pod: u32,
     handler: HandlerSpec,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    template: Option<Value>,
+    template: Option<PodTemplate>,
     worker: WorkerSpec,
     timeout: Dur,
 }

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 use rowlock_crds::{labels, parse_manifests};
 use rowlock_plan::Runs;
 use serde_json::Value;
 
 use super::*;
+use crate::kubernetes::api::kept::Pod;
 use crate::kubernetes::deployment::scale_in::candidates;
 
 const CANARY: &str = "rollout: { canary: {} }";
@@ -40,12 +41,12 @@ fn pods(all: &[(&str, &str, bool)]) -> Vec<Candidate> {
 }
 
 /// The live Deployment with the old template `old`, and this canary.
-fn live(old: &Manifest, record: Option<&CanaryRecord>) -> ObjectMeta {
+fn live(old: &Manifest, record: Option<&CanaryRecord>) -> Metadata {
     let mut annotations = json!({ annotations::TEMPLATE_SOURCE: TemplateSource::of(&old.spec).text() });
     if let Some(record) = record {
         annotations[annotations::CANARY] = Value::from(record.text());
     }
-    serde_json::from_value(json!({ "annotations": annotations })).unwrap()
+    Metadata::from(serde_json::from_value::<ObjectMeta>(json!({ "annotations": annotations })).unwrap())
 }
 
 fn begun(manifest: &Manifest, before: Option<&CanaryRecord>, all: &[(&str, &str, bool)]) -> CanaryRecord {
@@ -78,10 +79,10 @@ fn the_annotations_say_how_far_a_canary_is() {
     let terms = manifest("a:2", "rollout: { canary: { extraFailurePercent: 90 } }");
     assert_eq!(known(&terms, Some(&failed)), Known::Changed { before: Some(failed) });
     assert_eq!(known(&terms, Some(&running)), Known::Running(running));
-    let nonsense = serde_json::from_value(json!({ "annotations": {
+    let nonsense = serde_json::from_value::<ObjectMeta>(json!({ "annotations": {
         annotations::TEMPLATE_SOURCE: "{", annotations::CANARY: "[]"
     } }));
-    assert_eq!(super::known(Some(&nonsense.unwrap()), &new), Known::None);
+    assert_eq!(super::known(Some(&nonsense.unwrap().into()), &new), Known::None);
     assert_eq!(super::known(None, &new), Known::None);
 }
 

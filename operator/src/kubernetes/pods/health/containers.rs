@@ -1,11 +1,11 @@
 //! Containers that cannot be created, or crash.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{ConditionReason, containers as names};
 
 use super::finding::{Finding, RECENTLY};
 use super::probes;
+use crate::kubernetes::api::kept::{ContainerStatus, Pod};
 use crate::kubernetes::pods::status::{is_of_an_operator, name, since};
 use crate::kubernetes::sanitize::sanitize;
 

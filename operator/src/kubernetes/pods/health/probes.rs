@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::ConditionReason::NotListening;
 use rowlock_crds::containers::{HANDLER, WORKER};
 
 use super::finding::{Finding, HealthInputs, SLOW};
+use crate::kubernetes::api::kept::{ContainerStatus, Pod};
 use crate::kubernetes::pods::status::{
     is_of_an_operator, name, running_since, runs, since, spec_of, statuses,
 };

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::ConditionReason::NotStarting;
 
 use super::finding::{Finding, RECENTLY, SLOW};
 use super::probes;
+use crate::kubernetes::api::kept::{ContainerStatus, Pod};
 use crate::kubernetes::pods::status::{
     condition, describe, is_main, is_sidecar, name, running_since, since, statuses,
 };
