@@ -27,9 +27,11 @@ async fn test(harness: &Harness) -> Result<()> {
     handler(harness, "fail");
     let message = harness.until_condition("Stalled", "True CanaryFailed").await?;
     ensure!(message.contains("of the new pods failed"), "{message}");
-    let summary = harness.check(Demands { drained: false, undisturbed: true }).await?;
     // Of four pods, one was new.
-    ensure!((5..=TASKS / 4).contains(&summary.failures), "{summary}");
+    let failed = harness.count("select count(*) from rowlock.task_error").await?;
+    let done = harness.completed().await?;
+    eprintln!("{failed} runs failed and {done} completed");
+    ensure!(5 <= failed && 4 * failed <= failed + done, "{failed} runs failed and {done} completed");
     until("only the old pods are left", || async {
         let left: Vec<String> = harness.pods().await?.iter().map(ResourceExt::name_any).collect();
         ensure!(left.len() == old.len() && old.iter().all(|name| left.contains(name)), "{left:?} of {old:?}");
