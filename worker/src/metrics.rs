@@ -80,7 +80,7 @@ impl Metrics {
         let r = &registry;
         let task = "Time that the handler took for one attempt";
         let wait = "Time from when a task became available until its handler was called, to the second";
-        let claim = "Time that the database took for one claim";
+        let claim = "Time that the database took for one claim, with payloads";
         let settle = "Time that the database took for one settlement";
         let heartbeat = "When the last heartbeat was answered; before the first one, when the worker started";
         let ended = "Ends of the handler's process while tasks ran";

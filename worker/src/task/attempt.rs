@@ -55,7 +55,7 @@ pub(crate) async fn run_attempt(
     let waited = claim.available_since.map(|since| started.into_std().saturating_duration_since(since));
     context.metrics.attempt_started(&task_type, waited);
     let attempt = claim.attempt.saturating_add(1);
-    let kind = body.kind.clone();
+    let (kind, bytes) = (body.kind.clone(), body.payload.len());
     let begin = Attempt { task: claim.id, task_type: &kind, number: attempt, max_attempts, waited };
     let mut trace = context.traces.begin(&begin, body.trace.as_ref());
     let task = build_task(context, &active_policy, &begin, body, token, trace.traceparent());
@@ -77,7 +77,7 @@ pub(crate) async fn run_attempt(
         }
         Some((answer, took)) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
-            context.slots.ran(took);
+            context.slots.ran(took, bytes);
             record_answer(context, slot, &answer);
             context.metrics.attempt_ended(&task_type, Some(&answer), took);
             trace.end(answer.failure_reason());
