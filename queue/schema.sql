@@ -724,15 +724,17 @@ CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[]
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
   v_queue int;
   v_restricted boolean;
+  v_stopped boolean;       -- nothing may be claimed
+  v_repeated boolean;      -- the lease was made by an earlier call
   v_drains boolean;        -- marked by a scale-in since this claim began
-  v_newest bigint;
   looked int;              -- ranges that were read and should be taken
-  taken bigint := 0;       -- tasks in the ranges that could be locked
+  taken bigint;            -- tasks in the ranges that could be locked
   -- The locked ranges, in the order of the claim.
   v_priorities smallint[];
   v_places tid[];
@@ -742,16 +744,21 @@ declare
   v_sinces int[];
 begin
   perform rowlock.require_read_committed();
-  if not exists (
-    select 1
+  select
+    i.queue,
+    q.restricted,
+    coalesce(q.paused or i.drains or rowlock.is_draining(i.drain_until), true),
+    exists (select 1 from rowlock.lease l where l.token = claim.token)
+    into v_queue, v_restricted, v_stopped, v_repeated
     from rowlock.instance i
-    where i.id = claim.instance and i.ended_at is null
-  ) then
+    left join rowlock.queue q on q.id = i.queue
+    where i.id = claim.instance and i.ended_at is null;
+  if not found then
     raise exception 'instance % is gone', claim.instance
       using errcode = 'RL006',
         hint = 'Join again.';
   end if;
-  if exists (select 1 from rowlock.lease l where l.token = claim.token) then
+  if v_repeated then
     return query
       select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[],
         '{}'::int[], 0::double precision
@@ -759,25 +766,23 @@ begin
       where l.token = claim.token and l.instance = claim.instance;
     return;
   end if;
-  select i.queue, q.restricted
-    into v_queue, v_restricted
-    from rowlock.instance i
-    join rowlock.queue q on q.id = i.queue
-    where i.id = claim.instance
-      and not q.paused
-      and not i.drains
-      and not rowlock.is_draining(i.drain_until);
-  if not found then
-    return query
-      select
-        '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[],
-        false, 0::bigint, '{}'::bigint[], '{}'::int[], 0::double precision;
+  firsts := '{}';
+  ns := '{}';
+  attempts := '{}';
+  priorities := '{}';
+  contended := false;
+  newest_k := 0;
+  least_ks := '{}';
+  sinces := '{}';
+  now_seconds := 0;
+  if v_stopped then
+    return next;
     return;
   end if;
   if v_restricted then
     perform rowlock.require_worker(v_queue);
   end if;
-  select last_value into v_newest from rowlock.k_seq;
+  select last_value into newest_k from rowlock.k_seq;
   with look as materialized (
     select count(*) as entries
     from (
@@ -834,13 +839,14 @@ begin
   )
   select
     (select entries from look),
+    sum(n),
     array_agg(priority order by priority, turn, k),
     array_agg(place order by priority, turn, k),
     array_agg(id order by priority, turn, k),
     array_agg(n order by priority, turn, k),
     array_agg(attempt order by priority, turn, k),
     array_agg(since order by priority, turn, k)
-    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts, v_sinces
+    into looked, taken, v_priorities, v_places, v_ids, v_ns, v_attempts, v_sinces
     from locked;
   if v_ids is not null then
     -- The lock prevents others from ending the instance until the lease is committed. It does not
@@ -855,7 +861,7 @@ begin
     end if;
     if v_drains then
       v_ids := null;
-      v_sinces := null;
+      taken := null;
     end if;
   end if;
   if v_ids is not null then
@@ -910,24 +916,17 @@ begin
         array_agg(taking.attempt order by taking.ordinal),
         array_agg(taking.priority order by taking.ordinal)
       from taking
-      where taking.before < claim.want;
-    select sum(n) into taken from unnest(v_ns) n;
+      where taking.before < claim.want
+      returning made.firsts, made.ns, made.attempts, made.priorities
+      into firsts, ns, attempts, priorities;
+    sinces := v_sinces;
   end if;
-  return query
-    select
-      coalesce(l.firsts, '{}'),
-      coalesce(l.ns, '{}'),
-      coalesce(l.attempts, '{}'),
-      coalesce(l.priorities, '{}'),
-      looked > 0
-        and coalesce(taken, 0) < claim.want
-        and coalesce(cardinality(v_ids), 0) < looked,
-      v_newest,
-      rowlock.least_k(v_queue, claim.watermarks),
-      coalesce(v_sinces, '{}'),
-      date_part('epoch', clock_timestamp()) - 1704067200
-    from (select 1) one
-    left join rowlock.lease l on l.token = claim.token;
+  contended := looked > 0
+    and coalesce(taken, 0) < claim.want
+    and coalesce(cardinality(v_ids), 0) < looked;
+  least_ks := rowlock.least_k(v_queue, claim.watermarks);
+  now_seconds := date_part('epoch', clock_timestamp()) - 1704067200;
+  return next;
 end $$;
 
 CREATE FUNCTION rowlock.claim_suspect(instance bigint, token bigint) RETURNS TABLE(id bigint, attempt smallint, priority smallint)
@@ -1018,6 +1017,60 @@ begin
       array[t.priority]
     );
   return query select t.id, t.attempt, t.priority;
+end $$;
+
+CREATE FUNCTION rowlock.claim_with_payloads(instance bigint, want integer, watermarks bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[], sinces integer[], now_seconds double precision, ids bigint[], types text[], payloads text[], max_attempts smallint[], traces text[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_ids bigint[];
+begin
+  select c.*
+    into firsts, ns, attempts, priorities, contended, newest_k, least_ks, sinces, now_seconds
+    from rowlock.claim(
+      claim_with_payloads.instance,
+      claim_with_payloads.want,
+      claim_with_payloads.watermarks,
+      claim_with_payloads.start,
+      claim_with_payloads.token
+    ) c;
+  if cardinality(firsts) > 0 then
+    v_ids := array(
+      select task.id
+      from
+        unnest(firsts, ns) range(first_id, n),
+        generate_series(range.first_id, range.first_id + range.n - 1) task(id)
+    );
+    execute format(
+      'select
+        array_agg(t.id),
+        array_agg(t.type),
+        array_agg(t.payload),
+        array_agg(t.max_attempts),
+        array_agg(t.trace)
+      from (
+        select
+          t.id,
+          t.type,
+          t.payload::text,
+          t.max_attempts,
+          t.trace,
+          sum(octet_length(t.payload::text)) over (order by t.id rows unbounded preceding) bytes
+        from rowlock.task t
+        where %s
+      ) t
+      where t.bytes <= 262144',
+      rowlock.with_ids(cardinality(v_ids))
+    )
+      into ids, types, payloads, max_attempts, traces
+      using v_ids,
+        (select min(task.id) from unnest(v_ids) task(id)),
+        (select max(task.id) from unnest(v_ids) task(id));
+  end if;
+  return next;
 end $$;
 
 CREATE FUNCTION rowlock.clear_queue(queue integer) RETURNS bigint
@@ -2495,7 +2548,7 @@ CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id big
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 declare
   lease_token bigint := token;   -- `fetch.token` cannot be written: FETCH is a reserved word
   held bigint[] := array(
@@ -2517,15 +2570,17 @@ begin
   return query execute
     'select t.id, t.type, t.payload::text, t.max_attempts, t.trace
     from rowlock.task t
-    where t.id = any ($1)'
-    using held;
+    where ' || rowlock.with_ids(cardinality(held))
+    using held,
+      (select min(task.id) from unnest(held) task(id)),
+      (select max(task.id) from unnest(held) task(id));
   if exists (select 1 from rowlock.task_kept) then
     return query
       select t.id, t.type, t.payload::text, t.max_attempts, t.trace
       from rowlock.task_kept t
       where t.id = any (held);
   end if;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.fill_partition_gap(parent text) RETURNS void
     LANGUAGE plpgsql
@@ -3185,26 +3240,30 @@ begin
 end $$;
 
 CREATE FUNCTION rowlock.least_k(queue integer, watermarks bigint[]) RETURNS bigint[]
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-  select array_agg(first.k order by part)
-  from generate_series(0, 15) part
-  left join lateral (
-    select r.k
-    from rowlock.ready r
-    where r.queue = least_k.queue
-      and r.shard = (part & 3)::smallint
-      and r.lane = 0
-      and r.priority = (part >> 2)::smallint
-      and r.k >= least_k.watermarks[part + 1]
-    order by r.k
-    limit 1
-  ) first on true
-$$;
+begin
+  return (
+    select array_agg(first.k order by part)
+    from generate_series(0, 15) part
+    left join lateral (
+      select r.k
+      from rowlock.ready r
+      where r.queue = least_k.queue
+        and r.shard = (part & 3)::smallint
+        and r.lane = 0
+        and r.priority = (part >> 2)::smallint
+        and r.k >= least_k.watermarks[part + 1]
+      order by r.k
+      limit 1
+    ) first on true
+  );
+end $$;
 
 CREATE FUNCTION rowlock.leave(instance bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3977,11 +4036,11 @@ CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, fu
         'worker',
         array[
           'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'claim_suspect',
-          'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
-          'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
-          'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
-          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state',
-          'take_back_left_tasks'
+          'claim_with_payloads', 'await_claims', 'fetch', 'settle', 'drain', 'leave',
+          'release_unknown_leases', 'maintain', 'least_k', 'move_missed', 'rescue',
+          'mutex_holders', 'extend_partitions', 'partition_statistics', 'begin_maintenance',
+          'end_maintenance', 'mark_finished', 'delete_expired_tasks',
+          'delete_old_scaling_decisions', 'keep_watermarks', 'task_state', 'take_back_left_tasks'
         ]
       ),
       (
@@ -5871,6 +5930,10 @@ CREATE FUNCTION rowlock.watermark_max_lead() RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN 1000000;
 
+CREATE FUNCTION rowlock.with_ids(number integer) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN (number < 48) THEN 't.id = any ($1)'::text ELSE 't.id = any ((select $1)::bigint[]) and t.id >= $2 and t.id <= $3'::text END;
+
 CREATE FUNCTION rowlock.write_outcomes(queue integer, instance bigint, places integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6239,8 +6302,7 @@ CREATE TABLE rowlock.lease (
     ns smallint[] NOT NULL,
     attempts smallint[] NOT NULL,
     priorities smallint[] NOT NULL,
-    settled bigint[] DEFAULT '{}'::bigint[] NOT NULL,
-    CONSTRAINT lease_check CHECK (((cardinality(firsts) > 0) AND (cardinality(firsts) = cardinality(ns)) AND (cardinality(ns) = cardinality(attempts)) AND (cardinality(attempts) = cardinality(priorities))))
+    settled bigint[] DEFAULT '{}'::bigint[] NOT NULL
 )
 WITH (fillfactor='70', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
 
@@ -6285,8 +6347,7 @@ CREATE TABLE rowlock.receipt (
     state smallint NOT NULL,
     firsts bigint[] NOT NULL,
     ns smallint[] NOT NULL,
-    attempts smallint[] NOT NULL,
-    CONSTRAINT receipt_state_check CHECK ((state = ANY (ARRAY[1, 2, 3])))
+    attempts smallint[] NOT NULL
 )
 PARTITION BY RANGE (at);
 
@@ -6504,6 +6565,8 @@ REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.claim_suspect(instance bigint, token bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.claim_with_payloads(instance bigint, want integer, watermarks bigint[], start integer, token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
 
@@ -6804,6 +6867,8 @@ REVOKE ALL ON FUNCTION rowlock.waiting_page(queue text, state text, after bigint
 REVOKE ALL ON FUNCTION rowlock.waiting_suspects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.watermark_max_lead() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.with_ids(number integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_outcomes(queue integer, instance bigint, places integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 

@@ -38,15 +38,17 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
   v_queue int;
   v_restricted boolean;
+  v_stopped boolean;       -- nothing may be claimed
+  v_repeated boolean;      -- the lease was made by an earlier call
   v_drains boolean;        -- marked by a scale-in since this claim began
-  v_newest bigint;
   looked int;              -- ranges that were read and should be taken
-  taken bigint := 0;       -- tasks in the ranges that could be locked
+  taken bigint;            -- tasks in the ranges that could be locked
   -- The locked ranges, in the order of the claim.
   v_priorities smallint[];
   v_places tid[];
@@ -56,16 +58,21 @@ declare
   v_sinces int[];
 begin
   perform rowlock.require_read_committed();
-  if not exists (
-    select 1
+  select
+    i.queue,
+    q.restricted,
+    coalesce(q.paused or i.drains or rowlock.is_draining(i.drain_until), true),
+    exists (select 1 from rowlock.lease l where l.token = claim.token)
+    into v_queue, v_restricted, v_stopped, v_repeated
     from rowlock.instance i
-    where i.id = claim.instance and i.ended_at is null
-  ) then
+    left join rowlock.queue q on q.id = i.queue
+    where i.id = claim.instance and i.ended_at is null;
+  if not found then
     raise exception 'instance % is gone', claim.instance
       using errcode = 'RL006',
         hint = 'Join again.';
   end if;
-  if exists (select 1 from rowlock.lease l where l.token = claim.token) then
+  if v_repeated then
     return query
       select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[],
         '{}'::int[], 0::double precision
@@ -73,25 +80,23 @@ begin
       where l.token = claim.token and l.instance = claim.instance;
     return;
   end if;
-  select i.queue, q.restricted
-    into v_queue, v_restricted
-    from rowlock.instance i
-    join rowlock.queue q on q.id = i.queue
-    where i.id = claim.instance
-      and not q.paused
-      and not i.drains
-      and not rowlock.is_draining(i.drain_until);
-  if not found then
-    return query
-      select
-        '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[],
-        false, 0::bigint, '{}'::bigint[], '{}'::int[], 0::double precision;
+  firsts := '{}';
+  ns := '{}';
+  attempts := '{}';
+  priorities := '{}';
+  contended := false;
+  newest_k := 0;
+  least_ks := '{}';
+  sinces := '{}';
+  now_seconds := 0;
+  if v_stopped then
+    return next;
     return;
   end if;
   if v_restricted then
     perform rowlock.require_worker(v_queue);
   end if;
-  select last_value into v_newest from rowlock.k_seq;
+  select last_value into newest_k from rowlock.k_seq;
   with look as materialized (
     select count(*) as entries
     from (
@@ -148,13 +153,14 @@ begin
   )
   select
     (select entries from look),
+    sum(n),
     array_agg(priority order by priority, turn, k),
     array_agg(place order by priority, turn, k),
     array_agg(id order by priority, turn, k),
     array_agg(n order by priority, turn, k),
     array_agg(attempt order by priority, turn, k),
     array_agg(since order by priority, turn, k)
-    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts, v_sinces
+    into looked, taken, v_priorities, v_places, v_ids, v_ns, v_attempts, v_sinces
     from locked;
   if v_ids is not null then
     -- The lock prevents others from ending the instance until the lease is committed. It does not
@@ -169,7 +175,7 @@ begin
     end if;
     if v_drains then
       v_ids := null;
-      v_sinces := null;
+      taken := null;
     end if;
   end if;
   if v_ids is not null then
@@ -224,24 +230,17 @@ begin
         array_agg(taking.attempt order by taking.ordinal),
         array_agg(taking.priority order by taking.ordinal)
       from taking
-      where taking.before < claim.want;
-    select sum(n) into taken from unnest(v_ns) n;
+      where taking.before < claim.want
+      returning made.firsts, made.ns, made.attempts, made.priorities
+      into firsts, ns, attempts, priorities;
+    sinces := v_sinces;
   end if;
-  return query
-    select
-      coalesce(l.firsts, '{}'),
-      coalesce(l.ns, '{}'),
-      coalesce(l.attempts, '{}'),
-      coalesce(l.priorities, '{}'),
-      looked > 0
-        and coalesce(taken, 0) < claim.want
-        and coalesce(cardinality(v_ids), 0) < looked,
-      v_newest,
-      rowlock.least_k(v_queue, claim.watermarks),
-      coalesce(v_sinces, '{}'),
-      date_part('epoch', clock_timestamp()) - 1704067200
-    from (select 1) one
-    left join rowlock.lease l on l.token = claim.token;
+  contended := looked > 0
+    and coalesce(taken, 0) < claim.want
+    and coalesce(cardinality(v_ids), 0) < looked;
+  least_ks := rowlock.least_k(v_queue, claim.watermarks);
+  now_seconds := date_part('epoch', clock_timestamp()) - 1704067200;
+  return next;
 end $$;
 
 -- Waits for the running claims of an instance that have taken tasks. Call it before a claim is sent

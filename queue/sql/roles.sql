@@ -118,11 +118,11 @@ as $$
         'worker',
         array[
           'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'claim_suspect',
-          'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
-          'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
-          'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
-          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state',
-          'take_back_left_tasks'
+          'claim_with_payloads', 'await_claims', 'fetch', 'settle', 'drain', 'leave',
+          'release_unknown_leases', 'maintain', 'least_k', 'move_missed', 'rescue',
+          'mutex_holders', 'extend_partitions', 'partition_statistics', 'begin_maintenance',
+          'end_maintenance', 'mark_finished', 'delete_expired_tasks',
+          'delete_old_scaling_decisions', 'keep_watermarks', 'task_state', 'take_back_left_tasks'
         ]
       ),
       (

@@ -54,29 +54,34 @@ as $$
   ) part
 $$;
 
--- The smallest k that is ready in each of the 16 parts, starting at the given watermarks.
+-- The smallest k that is ready in each of the 16 parts, starting at the given watermarks. It is not
+-- in SQL, because before version 18 PostgreSQL plans a function in SQL at each call.
 create or replace function rowlock.least_k(queue int, watermarks bigint[])
 returns bigint[]
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
-  select array_agg(first.k order by part)
-  from generate_series(0, 15) part
-  left join lateral (
-    select r.k
-    from rowlock.ready r
-    where r.queue = least_k.queue
-      and r.shard = (part & 3)::smallint
-      and r.lane = 0
-      and r.priority = (part >> 2)::smallint
-      and r.k >= least_k.watermarks[part + 1]
-    order by r.k
-    limit 1
-  ) first on true
-$$;
+begin
+  return (
+    select array_agg(first.k order by part)
+    from generate_series(0, 15) part
+    left join lateral (
+      select r.k
+      from rowlock.ready r
+      where r.queue = least_k.queue
+        and r.shard = (part & 3)::smallint
+        and r.lane = 0
+        and r.priority = (part >> 2)::smallint
+        and r.k >= least_k.watermarks[part + 1]
+      order by r.k
+      limit 1
+    ) first on true
+  );
+end $$;
 
 -- Keeps the exact watermarks (R6) of queues without instances, so that counting their backlog does
 -- not read all dead rows. Without instances nothing sweeps such a queue, so its watermarks must be

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{Db, Error, InstanceId, Result, TaskId, Token, WatermarkObservation, Watermarks, db::query};
+use crate::{
+    Db, Error, FetchedTask, InstanceId, Result, TaskId, Token, WatermarkObservation, Watermarks,
+    db::{Statement, query},
+};
 
 /// The most tasks per claim. It limits the memory of an instance and the size of a lease.
 pub const CLAIM_MAX: u32 = 1000;
@@ -29,6 +32,8 @@ pub struct Claimed {
     pub token: Option<Token>,
     /// The tasks, by priority.
     pub tasks: Vec<Claim>,
+    /// Payloads that came with the claim. Others are left to [`fetch()`](crate::fetch()).
+    pub payloads: Vec<FetchedTask>,
     /// Other claims had locked rows, so there are fewer tasks than wanted: try again in a few milliseconds.
     pub contended: bool,
     /// For [`Watermarks::advance`].
@@ -57,22 +62,50 @@ pub async fn claim(
     token: Token,
 ) -> Result<Claimed> {
     let sent = Instant::now();
-    let row = db
-        .maybe(
-            query("select * from rowlock.claim($1, $2, $3, $4, $5)")
-                .bind(instance.0)
-                .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
-                .bind(watermarks.as_slice())
-                // Starts at a random shard, so that concurrent claims rarely meet.
-                .bind(fastrand::i32(0..4))
-                .bind(token.0),
-        )
-        .await?
-        // Another instance has this token, with a probability of 1 in 2⁶³.
-        .ok_or(Error::Gone)?;
+    let statement = query("select * from rowlock.claim($1, $2, $3, $4, $5)");
+    read(&claim_row(db, statement, instance, want, watermarks, token).await?, sent, token)
+}
+
+/// The same, and also reads payloads. After any error call [`claim_again`]: a payload that cannot be read
+/// ([`is_row_error`](crate::is_row_error)), or a slow network, keeps this from claiming.
+pub async fn claim_with_payloads(
+    db: &Db,
+    instance: InstanceId,
+    want: u32,
+    watermarks: &Watermarks,
+    token: Token,
+) -> Result<Claimed> {
+    let sent = Instant::now();
+    let statement = query("select * from rowlock.claim_with_payloads($1, $2, $3, $4, $5)");
+    let row = claim_row(db, statement, instance, want, watermarks, token).await?;
+    let mut claimed = read(&row, sent, token)?;
+    claimed.payloads = payloads(&row)?;
+    Ok(claimed)
+}
+
+async fn claim_row(
+    db: &Db,
+    statement: Statement<'static>,
+    instance: InstanceId,
+    want: u32,
+    watermarks: &Watermarks,
+    token: Token,
+) -> Result<PgRow> {
+    let statement = statement
+        .bind(instance.0)
+        .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
+        .bind(watermarks.as_slice().to_vec())
+        // Starts at a random shard, so that concurrent claims rarely meet.
+        .bind(fastrand::i32(0..4))
+        .bind(token.0);
+    // Without a row, another instance has this token, with a probability of 1 in 2⁶³.
+    db.maybe(statement).await?.ok_or(Error::Gone)
+}
+
+fn read(row: &PgRow, sent: Instant, token: Token) -> Result<Claimed> {
     let (firsts, ns): (Vec<i64>, Vec<i16>) = (row.try_get("firsts")?, row.try_get("ns")?);
     let (attempts, priorities): (Vec<i16>, Vec<i16>) = (row.try_get("attempts")?, row.try_get("priorities")?);
-    let sinces = available_since(&row)?.into_iter().map(Some).chain(std::iter::repeat(None));
+    let sinces = available_since(row)?.into_iter().map(Some).chain(std::iter::repeat(None));
     let ranges = firsts.into_iter().zip(ns).zip(attempts.into_iter().zip(priorities)).zip(sinces);
     let tasks: Vec<Claim> = ranges
         .flat_map(|(((first, n), (attempt, priority)), available_since)| {
@@ -87,6 +120,7 @@ pub async fn claim(
     Ok(Claimed {
         token: (!tasks.is_empty()).then_some(token),
         tasks,
+        payloads: Vec::new(),
         contended: row.try_get("contended")?,
         watermark_observation: WatermarkObservation {
             sent,
@@ -94,6 +128,21 @@ pub async fn claim(
             least: row.try_get("least_ks")?,
         },
     })
+}
+
+/// The payloads in the row of a claim, which has arrays of their parts, or nulls if there are none.
+fn payloads(row: &PgRow) -> Result<Vec<FetchedTask>> {
+    let Some(ids) = row.try_get::<Option<Vec<i64>>, _>("ids")? else { return Ok(Vec::new()) };
+    let (types, payloads): (Vec<String>, Vec<String>) = (row.try_get("types")?, row.try_get("payloads")?);
+    let max_attempts: Vec<Option<i16>> = row.try_get("max_attempts")?;
+    let traces: Vec<Option<String>> = row.try_get("traces")?;
+    let texts = types.into_iter().zip(payloads);
+    let parts = ids.into_iter().zip(texts).zip(max_attempts.into_iter().zip(traces));
+    Ok(parts
+        .map(|((id, (kind, payload)), (max_attempts, trace))| {
+            FetchedTask::new(id, kind, payload, max_attempts, trace.as_deref())
+        })
+        .collect())
 }
 
 /// Since when each range was available, on our clock: the database's clock may differ from it.

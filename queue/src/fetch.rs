@@ -46,6 +46,25 @@ impl ProducerTrace {
     }
 }
 
+impl FetchedTask {
+    pub(crate) fn new(
+        id: i64,
+        kind: String,
+        payload: String,
+        max_attempts: Option<i16>,
+        trace: Option<&str>,
+    ) -> Self {
+        Self {
+            id: TaskId(id),
+            kind,
+            payload,
+            max_attempts: max_attempts.map(|attempts| u16::try_from(attempts).unwrap_or_default()),
+            trace: trace.map(ProducerTrace::read),
+            enqueued_at_unix_ms: ((id >> 31) + EPOCH_SECONDS) * 1000,
+        }
+    }
+}
+
 impl std::fmt::Debug for FetchedTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FetchedTask").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
@@ -62,17 +81,9 @@ pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedT
     let rows = db.all(statement.bind(token.0).bind(ids)).await?;
     rows.iter()
         .map(|row| {
-            let id: i64 = row.try_get("id")?;
-            Ok(FetchedTask {
-                id: TaskId(id),
-                kind: row.try_get("type")?,
-                payload: row.try_get("payload")?,
-                max_attempts: row
-                    .try_get::<Option<i16>, _>("max_attempts")?
-                    .map(|attempts| u16::try_from(attempts).unwrap_or_default()),
-                trace: row.try_get::<Option<&str>, _>("trace")?.map(ProducerTrace::read),
-                enqueued_at_unix_ms: ((id >> 31) + EPOCH_SECONDS) * 1000,
-            })
+            let trace: Option<&str> = row.try_get("trace")?;
+            let (kind, payload) = (row.try_get("type")?, row.try_get("payload")?);
+            Ok(FetchedTask::new(row.try_get("id")?, kind, payload, row.try_get("max_attempts")?, trace))
         })
         .collect()
 }

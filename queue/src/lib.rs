@@ -61,7 +61,7 @@ mod watermarks;
 pub use arrivals::{ARRIVALS_READ_MOST, Arrivals, arrivals};
 pub use audit::{Audit, audit};
 pub use cancel::{Cancelled, cancel};
-pub use claim::{CLAIM_MAX, Claim, Claimed, claim, claim_again};
+pub use claim::{CLAIM_MAX, Claim, Claimed, claim, claim_again, claim_with_payloads};
 pub use connect::{Access, Connect, UrlTrust};
 pub use db::Db;
 pub use declare::{Declaration, LONGEST_OWNER, NOT_THE_OWNER, adopt, declare, is_owner};

@@ -33,6 +33,7 @@ const FILES: &[&str] = files![
     "heartbeat",
     "claim",
     "fetch",
+    "claim_with_payloads",
     "requeue",
     "outcomes",
     "suspects",

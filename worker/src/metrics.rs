@@ -87,7 +87,7 @@ impl Metrics {
         let task = "Time that the handler took for one attempt";
         let wait = "Time from when a task became available until its handler was called, to the second";
         let late = "Calls of the handler for tasks that had waited for longer than the queue's wait target";
-        let claim = "Time that the database took for one claim";
+        let claim = "Time that the database took for one claim, with payloads";
         let reachable = "1: the port of the handler accepts connections, so that tasks are claimed";
         let settle = "Time that the database took for one settlement";
         let heartbeat = "When the last heartbeat was answered; before the first one, when the worker started";

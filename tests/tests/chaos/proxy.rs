@@ -21,17 +21,18 @@ use tokio::{
 };
 
 /// Statements whose answers can be lost, by the text that identifies them in a client's message.
-pub(crate) const STATEMENTS: [(&str, &str); 5] = [
+pub(crate) const STATEMENTS: [(&str, &str); 6] = [
     ("commit", "COMMIT"),
     ("claim", "rowlock.claim("),
     ("settle", "rowlock.settle("),
     ("heartbeat", "rowlock.heartbeat("),
     ("fetch", "rowlock.fetch("),
+    ("claim with payloads", "rowlock.claim_with_payloads("),
 ];
 /// The statement after which a producer does not know the outcome of its transaction.
 const COMMIT: usize = 0;
-/// The statement that fetches payloads of claimed tasks: attempts start when it is answered.
-const FETCH: usize = 4;
+/// The statements that read payloads of claimed tasks: attempts start when one is answered.
+const PAYLOADS: [usize; 2] = [4, 5];
 const CHUNK: usize = 16 << 10;
 /// Type and length of a message.
 const HEAD: usize = 5;
@@ -169,6 +170,7 @@ async fn answers(
     // Up to here the messages in `held` are complete and inspected.
     let mut whole = 0;
     let mut executed = false;
+    let mut has_row = false;
     let mut payloads = false;
     loop {
         if from.read_buf(&mut held).await? == 0 {
@@ -177,6 +179,8 @@ async fn answers(
         while let Some(message) = message(&held[whole..]) {
             let statement = *asked.borrow();
             match message {
+                // DataRow. That of a claim has no payloads if it found no task.
+                [b'D', ..] => has_row |= has_payload(message),
                 // CommandComplete: it was executed, not only prepared. The producer's transaction may have
                 // been aborted.
                 [b'C', _, _, _, _, tag @ ..] => {
@@ -190,8 +194,8 @@ async fn answers(
                         orders.lost[statement].fetch_add(1, Ordering::SeqCst);
                         return Ok(());
                     }
-                    payloads = statement == Some(FETCH);
-                    executed = false;
+                    payloads = has_row && statement.is_some_and(|statement| PAYLOADS.contains(&statement));
+                    (executed, has_row) = (false, false);
                 }
                 _ => (),
             }
@@ -199,7 +203,8 @@ async fn answers(
         }
         // The rows of a lost answer are lost with it.
         let whole_only = asked.borrow().is_some_and(|statement| {
-            0 < orders.due[statement].load(Ordering::SeqCst) || (statement == FETCH && *orders.holds.borrow())
+            let holds = PAYLOADS.contains(&statement) && *orders.holds.borrow();
+            0 < orders.due[statement].load(Ordering::SeqCst) || holds
         });
         let ready = held[..whole].last_chunk::<6>().is_some_and(|last| last[0] == b'Z');
         if std::mem::take(&mut payloads) && *orders.holds.borrow() {
@@ -212,6 +217,22 @@ async fn answers(
             whole = 0;
         }
     }
+}
+
+/// Whether the third last column of a row is not null: the payload, or the payloads of a claim.
+fn has_payload(row: &[u8]) -> bool {
+    let Some(columns) = row.get(HEAD..HEAD + 2) else { return false };
+    let columns = usize::from(u16::from_be_bytes([columns[0], columns[1]]));
+    let mut at = HEAD + 2;
+    for column in 1..=columns {
+        let Some(length) = row.get(at..).and_then(|rest| rest.first_chunk()) else { return false };
+        let length = usize::try_from(i32::from_be_bytes(*length));
+        if column + 2 == columns {
+            return length.is_ok();
+        }
+        at += 4 + length.unwrap_or_default();
+    }
+    false
 }
 
 /// The first message, once it is complete.

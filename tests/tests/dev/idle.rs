@@ -21,7 +21,7 @@ const FUNCTIONS: [&str; 21] = [
     "statistics",
     "maintain",
     "heartbeat",
-    "claim",
+    "claim_with_payloads",
     "fetch",
     "settle",
     "move_missed",

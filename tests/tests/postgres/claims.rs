@@ -1,8 +1,8 @@
 //! Claims: the tasks that they take, the rows that they touch, and their reports (R2, R17, R18).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rowlock_queue::{EnqueueOptions, TaskId, fetch};
+use rowlock_queue::{EnqueueOptions, TaskId, Token, claim_again, claim_with_payloads, enqueue, fetch};
 use rowlock_tests::TestDb;
 use sqlx::Executor;
 
@@ -55,6 +55,28 @@ async fn ids_come_in_the_order_of_the_payloads() {
         let place = ids.iter().position(|id| *id == body.id).unwrap();
         assert_eq!(body.payload, format!("{{\"i\":{place}}}"));
     }
+}
+
+#[tokio::test]
+async fn a_claim_brings_payloads_and_leaves_large_ones_to_a_fetch() {
+    let test = TestDb::new().await;
+    let small = test.enqueue_many(100).await;
+    let large = format!("\"{}\"", "x".repeat(300 << 10));
+    let last = enqueue(&test.db, "mail", "send", &large, &EnqueueOptions::default()).await.unwrap();
+    let instance = test.instance("a").await;
+    let (id, token) = (instance.id(), Token::random());
+    let claimed = claim_with_payloads(&test.db, id, 1000, &instance.watermarks, token).await.unwrap();
+    assert_eq!((claimed.token, claimed.tasks.len()), (Some(token), 101));
+    let came: BTreeMap<TaskId, String> =
+        claimed.payloads.into_iter().map(|body| (body.id, body.payload)).collect();
+    let expected = small.into_iter().enumerate().map(|(place, id)| (id, format!("{{\"i\":{place}}}")));
+    assert_eq!(came, expected.collect());
+    let rest = fetch(&test.db, token, &[last]).await.unwrap();
+    assert_eq!(rest.into_iter().map(|body| body.payload).collect::<Vec<_>>(), [large]);
+    let again = claim_again(&test.db, id, 1000, &instance.watermarks, token).await.unwrap();
+    assert_eq!(again.tasks.len(), 101, "the same lease, as after a lost answer");
+    let none = claim_with_payloads(&test.db, id, 10, &instance.watermarks, Token::random()).await.unwrap();
+    assert!(none.tasks.is_empty() && none.payloads.is_empty());
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ async fn end_alone(test: &TestDb, instance: &TestInstance) -> (TaskId, Settled) 
     let claimed = rowlock_queue::Claimed {
         token: Some(token),
         tasks: vec![task],
+        payloads: Vec::new(),
         contended: false,
         watermark_observation,
     };

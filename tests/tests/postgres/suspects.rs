@@ -37,7 +37,13 @@ async fn claim(instance: &TestInstance) -> Option<Claimed> {
     let claim = claim_suspect(&instance.db, instance.id(), token, false).await.unwrap()?;
     let watermark_observation =
         rowlock_queue::WatermarkObservation { sent: std::time::Instant::now(), newest: 0, least: Vec::new() };
-    Some(Claimed { token: Some(token), tasks: vec![claim], contended: false, watermark_observation })
+    Some(Claimed {
+        token: Some(token),
+        tasks: vec![claim],
+        payloads: Vec::new(),
+        contended: false,
+        watermark_observation,
+    })
 }
 
 /// Claims the only task, and the handler ends while it runs.

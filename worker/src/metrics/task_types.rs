@@ -1,11 +1,11 @@
 //! Counters by task type. Producers choose the types, so their number is bounded here.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, IntCounterVec, Registry, register_counter_vec_with_registry as seconds,
+    Counter, CounterVec, IntCounter, IntCounterVec, Registry, register_counter_vec_with_registry as seconds,
     register_int_counter_vec_with_registry as counters,
 };
 use rowlock_queue::Outcome;
@@ -24,14 +24,17 @@ pub(super) const OUTCOMES: [&str; 7] = {
     [complete, retry, dead, snooze, release, suspect, "cancel"]
 };
 
-/// The value of the label `type`.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TypeLabel(Option<Arc<str>>);
+/// The value of the label `type`. `None`: [`OTHER`].
+#[derive(Clone, Default)]
+pub(crate) struct TypeLabel(Option<Arc<Series>>);
 
-impl TypeLabel {
-    fn as_str(&self) -> &str {
-        self.0.as_deref().unwrap_or(OTHER)
-    }
+/// The series of one type that every task counts in. Finding them by their labels takes longer than counting.
+struct Series {
+    label: Box<str>,
+    started: IntCounter,
+    /// In the order of [`OUTCOMES`].
+    settled: [IntCounter; OUTCOMES.len()],
+    busy: Counter,
 }
 
 pub(crate) struct TaskTypes {
@@ -39,85 +42,96 @@ pub(crate) struct TaskTypes {
     settled: IntCounterVec,
     attempt_errors: IntCounterVec,
     busy: CounterVec,
-    known: RwLock<HashSet<Arc<str>>>,
+    known: RwLock<HashMap<String, Arc<Series>>>,
+    other: Arc<Series>,
 }
 
 impl TaskTypes {
     pub(super) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
-        let types = Self {
-            started: counters!("tasks_started_total", "Calls of the handler", &["type"], r)?,
-            settled: counters!("tasks_settled_total", "Tasks settled, by outcome", &["type", "outcome"], r)?,
-            attempt_errors: counters!(
-                "attempt_errors_total",
-                "Calls of the handler that failed, by reason",
-                &["type", "reason"],
-                r
-            )?,
-            busy: seconds!(
-                "busy_seconds_total",
-                "Time for which slots were busy with calls of the handler",
-                &["type"],
-                r
-            )?,
-            known: RwLock::default(),
-        };
-        types.create(&TypeLabel::default());
-        Ok(types)
+        let started = counters!("tasks_started_total", "Calls of the handler", &["type"], r)?;
+        let settled = counters!("tasks_settled_total", "Tasks settled, by outcome", &["type", "outcome"], r)?;
+        let attempt_errors = counters!(
+            "attempt_errors_total",
+            "Calls of the handler that failed, by reason",
+            &["type", "reason"],
+            r
+        )?;
+        let busy = seconds!(
+            "busy_seconds_total",
+            "Time for which slots were busy with calls of the handler",
+            &["type"],
+            r
+        )?;
+        let other = create(&started, &settled, &attempt_errors, &busy, OTHER);
+        Ok(Self { started, settled, attempt_errors, busy, known: RwLock::default(), other })
     }
 
     /// The label for a task type. Creates the series of a type that is new.
     pub(crate) fn label(&self, task_type: &str) -> TypeLabel {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let label = known.get(task_type).map(Arc::clone);
+        let series = known.get(task_type).map(Arc::clone);
         let is_full = TYPES_MAX <= known.len();
         drop(known);
-        if label.is_some() || is_full {
-            return TypeLabel(label);
+        if series.is_some() || is_full {
+            return TypeLabel(series);
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if TYPES_MAX <= known.len() && !known.contains(task_type) {
+        if TYPES_MAX <= known.len() && !known.contains_key(task_type) {
             return TypeLabel::default();
         }
-        let label: Arc<str> = task_type.into();
-        known.insert(Arc::clone(&label));
-        let label = TypeLabel(Some(label));
-        self.create(&label);
-        label
+        let Self { started, settled, attempt_errors, busy, .. } = self;
+        let series = known
+            .entry(task_type.to_owned())
+            .or_insert_with(|| create(started, settled, attempt_errors, busy, task_type));
+        TypeLabel(Some(Arc::clone(series)))
     }
 
-    /// Series that exist with 0 let a rate include their first event.
-    fn create(&self, label: &TypeLabel) {
-        let label = label.as_str();
-        self.started.with_label_values(&[label]);
-        self.busy.with_label_values(&[label]);
-        for outcome in OUTCOMES {
-            self.settled.with_label_values(&[label, outcome]);
-        }
-        for reason in FAILURE_REASONS {
-            self.attempt_errors.with_label_values(&[label, reason]);
-        }
+    fn series<'a>(&'a self, label: &'a TypeLabel) -> &'a Series {
+        label.0.as_ref().unwrap_or(&self.other)
     }
 
     pub(super) fn started(&self, label: &TypeLabel) {
-        self.started.with_label_values(&[label.as_str()]).inc();
+        self.series(label).started.inc();
     }
 
     pub(super) fn settled(&self, label: &TypeLabel, outcome: &'static str) {
-        self.settled.with_label_values(&[label.as_str(), outcome]).inc();
+        let settled = OUTCOMES.iter().position(|known| *known == outcome);
+        if let Some(counter) = settled.and_then(|at| self.series(label).settled.get(at)) {
+            counter.inc();
+        }
     }
 
     pub(super) fn failed(&self, label: &TypeLabel, reason: &'static str) {
-        self.attempt_errors.with_label_values(&[label.as_str(), reason]).inc();
+        self.attempt_errors.with_label_values(&[&*self.series(label).label, reason]).inc();
     }
 
     pub(super) fn busy(&self, label: &TypeLabel, took: Duration) {
-        self.busy.with_label_values(&[label.as_str()]).inc_by(took.as_secs_f64());
+        self.series(label).busy.inc_by(took.as_secs_f64());
     }
 
     #[cfg(test)]
     pub(super) fn settled_so_far(&self, outcome: &str) -> u64 {
         let known = self.known.read().unwrap();
-        let types = known.iter().map(|label| &**label).chain([OTHER]);
+        let types = known.keys().map(String::as_str).chain([OTHER]);
         types.map(|label| self.settled.with_label_values(&[label, outcome]).get()).sum()
     }
+}
+
+/// Creates the series of a type. Series that exist with 0 let a rate include their first event.
+fn create(
+    started: &IntCounterVec,
+    settled: &IntCounterVec,
+    attempt_errors: &IntCounterVec,
+    busy: &CounterVec,
+    label: &str,
+) -> Arc<Series> {
+    for reason in FAILURE_REASONS {
+        attempt_errors.with_label_values(&[label, reason]);
+    }
+    Arc::new(Series {
+        label: label.into(),
+        started: started.with_label_values(&[label]),
+        settled: OUTCOMES.map(|outcome| settled.with_label_values(&[label, outcome])),
+        busy: busy.with_label_values(&[label]),
+    })
 }

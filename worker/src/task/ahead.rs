@@ -11,18 +11,29 @@ use rowlock_queue::{Claim, FetchedTask, TaskId, Token};
 use tokio::time::Instant;
 
 /// The longest mean run with which tasks are claimed ahead. A claim takes a few milliseconds, so slots with
-/// longer tasks gain nothing, and other instances would wait for these tasks. An instance claims at most as
-/// many tasks ahead as it has slots, so this is also how long they wait on average.
+/// longer tasks gain nothing, and other instances would wait for these tasks.
 const LONGEST_MEAN_RUN: Duration = Duration::from_millis(20);
+
+/// How long tasks claimed ahead should wait on average, if more of them wait than one for each slot. A
+/// statement costs several times as much as a task in it, so larger claims cost less.
+const MEAN_WAIT: Duration = Duration::from_millis(20);
+
+/// The most tasks that wait for each slot. With tasks that take next to no time, more would bring nothing.
+const MOST_PER_SLOT: u32 = 8;
 
 /// The mean is over about this many runs, and nothing is claimed ahead before as many have ended.
 const RUNS_OF_MEAN: u32 = 32;
 
+/// The mean size is over about this many payloads.
+const PAYLOADS_OF_MEAN: usize = 32;
+
 /// How long a task may wait for a slot. After that the handler is slower than its mean says.
 pub(crate) const MAX_WAIT: Duration = Duration::from_millis(200);
 
-/// How long nothing is claimed ahead after a task has waited for too long, or payloads were too large.
-const REST: Duration = Duration::from_secs(10);
+/// How long nothing is claimed ahead after a task has waited for too long, or payloads were too large: at
+/// first briefly, because a machine may have stalled, and twice as long each time that it happens again soon.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(16);
 
 /// The most memory for their payloads: that of a small instance (docs/limits.md allows payloads of 1 MiB).
 const MAX_BYTES: usize = 4 << 20;
@@ -46,7 +57,9 @@ pub(crate) struct Ahead {
     /// All are to be released.
     revoked: bool,
     mean_run: MeanRun,
-    rests_until: Option<Instant>,
+    mean_bytes: usize,
+    /// Until when nothing is claimed ahead, and for how long that is.
+    rest: Option<(Instant, Duration)>,
 }
 
 impl Ahead {
@@ -56,17 +69,28 @@ impl Ahead {
 
     /// How many tasks may be claimed for `slots` slots beyond those that wait.
     pub(crate) fn room(&self, slots: u32) -> u32 {
-        let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
+        let rests = self.rest.is_some_and(|(until, _)| Instant::now() < until);
         if rests || self.revoked || !self.mean_run.is_short() {
             return 0;
         }
-        slots.saturating_sub(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX))
+        self.most(slots).saturating_sub(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX))
     }
 
     /// Whether to claim more, so that `slots` slots do not run out of tasks meanwhile. Waiting until half of
     /// them have started makes claims larger, and so fewer.
     pub(crate) fn is_low(&self, slots: u32) -> bool {
-        self.waiting.len() <= slots as usize / 2
+        self.waiting.len() <= self.most(slots) as usize / 2
+    }
+
+    /// The most tasks that may wait for `slots` slots: one for each, or more if they start soon and their
+    /// payloads have room.
+    fn most(&self, slots: u32) -> u32 {
+        let soon = Duration::from_secs_f64(self.mean_run.seconds.max(0.0));
+        let per_slot = MEAN_WAIT.as_nanos().checked_div(soon.as_nanos()).unwrap_or(u128::MAX);
+        let per_slot = u32::try_from(per_slot).unwrap_or(u32::MAX).clamp(1, MOST_PER_SLOT);
+        let in_memory = MAX_BYTES / 2 / self.mean_bytes.max(1);
+        let in_memory = u32::try_from(in_memory).unwrap_or(u32::MAX).max(slots);
+        slots.saturating_mul(per_slot).min(in_memory)
     }
 
     pub(crate) fn push(&mut self, task: LeasedTask) {
@@ -84,8 +108,11 @@ impl Ahead {
         Some(task)
     }
 
-    pub(crate) fn ran(&mut self, took: Duration) {
+    /// A task with a payload of this size ran for this time.
+    pub(crate) fn ran(&mut self, took: Duration, bytes: usize) {
         self.mean_run.add(took);
+        let sum = self.mean_bytes.saturating_mul(PAYLOADS_OF_MEAN - 1).saturating_add(bytes);
+        self.mean_bytes = sum / PAYLOADS_OF_MEAN;
     }
 
     /// Has all waiting tasks released.
@@ -119,7 +146,9 @@ impl Ahead {
         let is_late = self.waiting.front().is_some_and(|(since, _)| *since + MAX_WAIT <= now);
         let all = !may_start || self.revoked;
         if !all && (is_late || MAX_BYTES < self.bytes) {
-            self.rests_until = Some(now + REST);
+            let again = self.rest.filter(|(until, length)| now < *until + 4 * *length);
+            let length = again.map_or(SHORTEST_REST, |(_, length)| LONGEST_REST.min(2 * length));
+            self.rest = Some((now + length, length));
         }
         let mut back = std::mem::take(&mut self.cancelled);
         if all || is_late {
@@ -175,10 +204,11 @@ pub(crate) mod tests {
         LeasedTask { token: Token(1), claim, body }
     }
 
+    /// After runs of 20 milliseconds, with which one task for each slot waits.
     fn after_short_runs() -> Ahead {
         let mut ahead = Ahead::default();
         for _ in 0..RUNS_OF_MEAN {
-            ahead.ran(MS);
+            ahead.ran(20 * MS, 2);
         }
         ahead
     }
@@ -192,17 +222,38 @@ pub(crate) mod tests {
         let mut ahead = Ahead::default();
         assert_eq!(ahead.room(10), 0, "no run is known");
         for _ in 1..RUNS_OF_MEAN {
-            ahead.ran(MS);
+            ahead.ran(20 * MS, 2);
         }
         assert_eq!(ahead.room(10), 0, "too few runs are known");
-        ahead.ran(MS);
+        ahead.ran(20 * MS, 2);
         assert_eq!(ahead.room(10), 10);
-        ahead.ran(Duration::from_secs(10));
+        ahead.ran(Duration::from_secs(10), 2);
         assert_eq!(ahead.room(10), 0, "a long task is among the last ones");
         for _ in 0..10 * RUNS_OF_MEAN {
-            ahead.ran(MS);
+            ahead.ran(15 * MS, 2);
         }
         assert_eq!(ahead.room(10), 10, "they have been short for long enough");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_tasks_wait_for_each_slot_the_shorter_they_are() {
+        for (took, most) in [(0, 80), (1, 80), (4, 50), (10, 20), (11, 10), (20, 10), (21, 0)] {
+            let mut ahead = Ahead::default();
+            for _ in 0..RUNS_OF_MEAN {
+                ahead.ran(took * MS, 2);
+            }
+            assert_eq!(ahead.room(10), most, "{took} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fewer_tasks_wait_if_their_payloads_are_large() {
+        let mut ahead = Ahead::default();
+        for _ in 0..RUNS_OF_MEAN {
+            ahead.ran(MS, 100_000);
+        }
+        assert!((20..40).contains(&ahead.room(10)), "{}", ahead.room(10));
+        assert_eq!(ahead.room(100), 100, "one for each slot may always be claimed");
     }
 
     #[tokio::test(start_paused = true)]
@@ -228,7 +279,14 @@ pub(crate) mod tests {
         advance(MAX_WAIT / 2).await;
         assert_eq!(ids(&ahead.take_back(true)), [1, 2], "the second would wait as well");
         assert_eq!((ahead.room(10), ahead.due()), (0, None));
-        advance(REST).await;
+        advance(SHORTEST_REST).await;
+        assert_eq!(ahead.room(10), 10);
+        ahead.push(leased(3, "{}"));
+        advance(MAX_WAIT).await;
+        assert_eq!(ids(&ahead.take_back(true)), [3]);
+        advance(SHORTEST_REST).await;
+        assert_eq!(ahead.room(10), 0, "it happened again soon");
+        advance(SHORTEST_REST).await;
         assert_eq!(ahead.room(10), 10);
     }
 

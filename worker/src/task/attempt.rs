@@ -56,7 +56,7 @@ pub(crate) async fn run_attempt(
     let target = active_policy.policy.wait_target.as_duration();
     context.metrics.attempt_started(&task_type, waited, target);
     let attempt = claim.attempt.saturating_add(1);
-    let kind = body.kind.clone();
+    let (kind, bytes) = (body.kind.clone(), body.payload.len());
     let begin = Attempt { task: claim.id, task_type: &kind, number: attempt, max_attempts, waited };
     let mut trace = context.traces.begin(&begin, body.trace.as_ref());
     let task = build_task(context, &active_policy, &begin, body, token, &trace);
@@ -78,7 +78,7 @@ pub(crate) async fn run_attempt(
         }
         Some((answer, took)) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
-            context.slots.ran(took);
+            context.slots.ran(took, bytes);
             record_answer(context, slot, &answer);
             context.metrics.attempt_ended(&task_type, Some(&answer), took);
             trace.end(answer.failure_reason());

@@ -1,12 +1,14 @@
 //! The claimer of the instance. One claimer serves all slots: it claims as many tasks as can start at once,
 //! and starts them. While there is a backlog of short tasks, it claims more (`ahead.rs`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, Settlement, Token};
+use rowlock_queue::{
+    CLAIM_MAX, Claim, Claimed, Error, FetchedTask, Outcome, Settlement, Token, is_row_error,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -31,6 +33,10 @@ const EMPTY_CLAIMS_BEFORE_DELAY: u32 = 8;
 /// the heartbeats of a few instances.
 const EMPTY_CLAIM_DELAY: Duration = Duration::from_millis(20);
 
+/// How long payloads are fetched apart from claims after a claim with payloads has timed out. Payloads alone
+/// are fetched in smaller batches if necessary.
+const PAYLOADS_APART: Duration = Duration::from_mins(1);
+
 pub(crate) struct Claimer {
     context: Arc<Context>,
     settle: mpsc::Sender<EndedAttempt>,
@@ -38,6 +44,8 @@ pub(crate) struct Claimer {
     backoff: Backoff,
     /// A claim without an answer. The database may have executed it, so it is sent again unchanged.
     unanswered: Option<Unanswered>,
+    /// Until then payloads are fetched apart from claims, because they took too long together.
+    payloads_apart_until: Option<Instant>,
     /// Claims in a row that found nothing.
     empty_claims: u32,
     /// The last claim got all that it asked for, so there may be more. Otherwise nothing is claimed ahead:
@@ -66,6 +74,7 @@ impl Claimer {
             attempts: JoinSet::new(),
             backoff: Backoff::DATABASE,
             unanswered: None,
+            payloads_apart_until: None,
             empty_claims: 0,
             has_backlog: false,
         }
@@ -182,29 +191,32 @@ impl Claimer {
         let (db, instance) = (&context.db, context.instance);
         let claimed = if again.is_some() {
             rowlock_queue::claim_again(db, instance, want, &watermarks, token).await
-        } else {
+        } else if self.payloads_apart_until.is_some_and(|until| started < until) {
             rowlock_queue::claim(db, instance, want, &watermarks, token).await
+        } else {
+            rowlock_queue::claim_with_payloads(db, instance, want, &watermarks, token).await
         };
         let claimed = match claimed {
             Ok(claimed) => claimed,
+            // The database answered: a payload cannot be read. Without payloads the claim succeeds.
+            Err(error) if again.is_none() && is_row_error(&error) => return Next::Again,
             Err(error) => {
+                if again.is_none() && matches!(error, Error::Timeout) {
+                    self.payloads_apart_until = Some(Instant::now() + PAYLOADS_APART);
+                }
                 context.database_failed("claim", &error);
                 return Next::After(self.backoff.next_delay());
             }
         };
-        self.unanswered = None;
-        self.backoff.reset();
-        context.database_answered("claim");
-        context.metrics.claimed(started.elapsed(), claimed.tasks.len());
+        self.answered(token, started, claimed.tasks.len());
         context.advance_watermarks(&claimed.watermark_observation);
-        let Claimed { token: lease, tasks, contended, .. } = claimed;
-        context.leases.claimed(token, tasks.len());
+        let Claimed { token: lease, tasks, payloads, contended, .. } = claimed;
         let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         self.empty_claims = if got == 0 { self.empty_claims.saturating_add(1) } else { 0 };
         self.has_backlog = want <= got;
         context.slots.unreserve(wanted.slots.saturating_sub(got));
         if let (Some(token), false) = (lease, tasks.is_empty()) {
-            self.start(token, tasks, wanted.slots, None, stop).await;
+            self.start(token, tasks, payloads, wanted.slots, None, stop).await;
         }
         if 0 < got && context.trial.is_limited() {
             Next::After(TRIAL_DELAY)
@@ -218,6 +230,15 @@ impl Claimer {
             }
             Next::Wait
         }
+    }
+
+    /// Notes that the database has answered the claim that was sent then.
+    fn answered(&mut self, token: Token, sent_at: Instant, tasks: usize) {
+        self.unanswered = None;
+        self.backoff.reset();
+        self.context.database_answered("claim");
+        self.context.metrics.claimed(sent_at.elapsed(), tasks);
+        self.context.leases.claimed(token, tasks);
     }
 
     /// Claims a suspect, if it is the turn of this instance and a slot is free. `None`: there is none, so
@@ -241,27 +262,24 @@ impl Claimer {
                 return Some(Next::After(self.backoff.next_delay()));
             }
         };
-        self.unanswered = None;
-        self.backoff.reset();
-        context.database_answered("claim");
-        context.metrics.claimed(started.elapsed(), usize::from(claimed.is_some()));
-        context.leases.claimed(token, usize::from(claimed.is_some()));
+        self.answered(token, started, usize::from(claimed.is_some()));
         let Some(task) = claimed else {
             context.suspects.set_due(false);
             context.slots.unreserve(1);
             return None;
         };
         let alone = context.slots.alone();
-        self.start(token, vec![task], 1, Some(alone), stop).await;
+        self.start(token, vec![task], Vec::new(), 1, Some(alone), stop).await;
         Some(Next::Wait)
     }
 
-    /// Fetches the payloads, starts attempts in the `reserved` slots, and keeps the other tasks until slots
-    /// are free. With `alone` there is one task, which runs alone.
+    /// Fetches the payloads that are missing, starts attempts in the `reserved` slots, and keeps the other
+    /// tasks until slots are free. With `alone` there is one task, which runs alone.
     async fn start(
         &mut self,
         token: Token,
         tasks: Vec<Claim>,
+        payloads: Vec<FetchedTask>,
         reserved: u32,
         mut alone: Option<Alone>,
         stop: &CancellationToken,
@@ -271,9 +289,11 @@ impl Claimer {
         let starting = tasks.iter().take(reserved as usize);
         let mut slots: VecDeque<_> =
             starting.map(|task| context.slots.start(task.id, &context.abort_attempts)).collect();
-        let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+        let mut known: HashMap<_, _> = payloads.into_iter().map(|body| (body.id, body)).collect();
+        let ids = tasks.iter().map(|task| task.id);
+        let missing: Vec<_> = ids.clone().filter(|id| !known.contains_key(id)).collect();
         // A fence drops this future.
-        let Some(mut fetched) = fetch_payloads(&*context, token, &ids, stop).await else {
+        let Some(mut fetched) = fetch_payloads(&*context, token, &missing, stop).await else {
             for id in ids {
                 let release = Settlement { token, task: id, outcome: Outcome::Release };
                 self.settle_without_attempt(EndedAttempt::without_run(release), slots.pop_front());
@@ -283,7 +303,8 @@ impl Claimer {
         let mut ahead = Vec::new();
         for claim in tasks {
             let slot = slots.pop_front();
-            if let Some(body) = fetched.payloads.remove(&claim.id) {
+            let body = known.remove(&claim.id).or_else(|| fetched.payloads.remove(&claim.id));
+            if let Some(body) = body {
                 let task = LeasedTask { token, claim, body };
                 match (slot, alone.take()) {
                     (Some(slot), Some(alone)) => {

@@ -1,5 +1,5 @@
 //! Writes outcomes in batches. A flush starts when the previous one has returned, and takes all outcomes that
-//! came since.
+//! came since. While many come, it waits a few milliseconds for more.
 
 use std::borrow::Borrow;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rowlock_queue::{Error, Outcome, SETTLE_MAX, Settled, Settlement};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -21,6 +21,14 @@ use crate::traces::SettlementSpan;
 /// Outcomes that may wait for a flush. When the channel is full, slots stay occupied, which slows claims
 /// down.
 pub(crate) const SETTLEMENT_BUFFER: usize = 1000;
+
+/// The least time between the starts of two flushes while many outcomes come. A flush costs the database as
+/// much as dozens of outcomes do, so larger ones cost less. The slots are free meanwhile.
+const FLUSH_GAP: Duration = Duration::from_millis(5);
+
+/// How many outcomes must be expected within [`FLUSH_GAP`], by the rate of the last flush, for a flush to
+/// wait for them. With fewer, waiting would save little.
+const WORTH_WAITING: u32 = 8;
 
 /// How long to retry after errors that are neither temporary nor caused by an outcome: a changed password, a
 /// revoked privilege, a missing partition. Somebody may be about to repair them, and the tasks are already
@@ -80,6 +88,7 @@ impl<S: SettlementStore> Settler<S> {
     /// Ends when every sender is dropped and all outcomes are settled, or when the instance is fenced.
     pub(crate) async fn run(self, mut outcomes: mpsc::Receiver<EndedAttempt>) -> Result<(), WorkerError> {
         let mut batch = Vec::with_capacity(SETTLE_MAX);
+        let mut pace = Pace::default();
         loop {
             let fenced = self.fenced.clone();
             tokio::select! {
@@ -87,6 +96,19 @@ impl<S: SettlementStore> Settler<S> {
                 () = fenced.cancelled() => return Ok(()),
                 came = outcomes.recv_many(&mut batch, SETTLE_MAX) => if came == 0 { return Ok(()) },
             }
+            if let Some(due) = pace.next_flush {
+                tokio::select! {
+                    biased;
+                    () = fenced.cancelled() => return Ok(()),
+                    () = sleep_until(due) => (),
+                }
+                while batch.len() < SETTLE_MAX
+                    && let Ok(ended) = outcomes.try_recv()
+                {
+                    batch.push(ended);
+                }
+            }
+            pace.flushes(batch.len());
             tokio::select! {
                 biased;
                 () = fenced.cancelled() => return Ok(()),
@@ -154,6 +176,25 @@ impl<S: SettlementStore> Settler<S> {
         if let Some(tasks) = self.late.record(late) {
             tracing::warn!(tasks, "leases were lost; the outcomes of these tasks are discarded");
         }
+    }
+}
+
+/// When flushes start.
+#[derive(Default)]
+struct Pace {
+    last_flush: Option<Instant>,
+    /// The next flush waits until then. `None`: it does not wait.
+    next_flush: Option<Instant>,
+}
+
+impl Pace {
+    /// A flush of this many outcomes starts.
+    fn flushes(&mut self, outcomes: usize) {
+        let now = Instant::now();
+        let outcomes = u32::try_from(outcomes).unwrap_or(u32::MAX);
+        let many = |since: Instant| (now - since) * WORTH_WAITING <= FLUSH_GAP.saturating_mul(outcomes);
+        self.next_flush = self.last_flush.is_some_and(many).then_some(now + FLUSH_GAP);
+        self.last_flush = Some(now);
     }
 }
 

@@ -176,9 +176,9 @@ impl Slots {
         self.state().ahead.due()
     }
 
-    /// The handler has answered after this time.
-    pub(crate) fn ran(&self, took: Duration) {
-        self.state().ahead.ran(took);
+    /// The handler has answered after this time. `bytes`: the size of the payload.
+    pub(crate) fn ran(&self, took: Duration, bytes: usize) {
+        self.state().ahead.ran(took, bytes);
     }
 
     /// Frees reserved slots that a claim did not fill.

@@ -4,7 +4,10 @@
 //! connection state in every request: 9 of the 25 KiB that a task in flight used.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +43,15 @@ const HEADERS: usize = 256;
 /// One connection. It closes when this is dropped.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    driver: Driver,
     start: AnswerStart,
 }
+
+/// Reads and writes the bytes of a connection. The attempt that uses the connection also polls it: waking
+/// another task for each request and each answer would take longer.
+struct Driver(Option<Pin<Box<Http1>>>);
+
+type Http1 = hyper::client::conn::http1::Connection<TokioIo<RecordingStream>, Full<Bytes>>;
 
 /// Why there is no answer.
 pub(crate) enum NoAnswer {
@@ -91,12 +101,12 @@ impl Connections {
         request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,
     ) -> Result<(Response<Incoming>, Connection), NoAnswer> {
         while let Some(mut kept) = self.take() {
-            if !matches!(timeout(READY_TIMEOUT, kept.sender.ready()).await, Ok(Ok(()))) {
+            if !matches!(timeout(READY_TIMEOUT, kept.is_ready()).await, Ok(true)) {
                 continue;
             }
             kept.start.clear();
             let sent = Instant::now();
-            let mut error = match kept.sender.try_send_request(request()?).await {
+            let mut error = match kept.driver.run_with(kept.sender.try_send_request(request()?)).await {
                 Ok(response) => return Ok((response, kept)),
                 Err(error) => error,
             };
@@ -123,7 +133,7 @@ impl Connections {
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Connection), NoAnswer> {
         let mut fresh = self.connect().await?;
-        match fresh.sender.send_request(request).await {
+        match fresh.driver.run_with(fresh.sender.send_request(request)).await {
             Ok(response) => Ok((response, fresh)),
             Err(error) => Err(fresh.start.failed(error)),
         }
@@ -167,15 +177,57 @@ impl Connections {
         client.ignore_invalid_headers_in_responses(true);
         let io = TokioIo::new(RecordingStream::new(stream, start.clone()));
         let (sender, driver) = client.handshake(io).await?;
-        // Ends when either side closes. The caller of `send` gets the error.
-        tokio::spawn(async move {
-            let _ = driver.await;
-        });
-        Ok(Connection { sender, start })
+        Ok(Connection { sender, driver: Driver(Some(Box::pin(driver))), start })
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Connection)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Runs what reads the answer. The connection is polled meanwhile, and once more: it closes if a part of
+    /// the answer was not read, or if the handler asked for that.
+    pub(crate) async fn read<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let read = self.driver.run_with(answer).await;
+        self.driver.poll_once().await;
+        read
+    }
+
+    /// Whether another request can be sent, as far as is known: the handler may have closed the connection
+    /// while it was idle.
+    async fn is_ready(&mut self) -> bool {
+        self.driver.poll_once().await;
+        self.driver.run_with(self.sender.ready()).await.is_ok()
+    }
+}
+
+impl Driver {
+    /// Runs what waits for the connection, until it ends. It gets the errors of the connection.
+    async fn run_with<T>(&mut self, waits: impl Future<Output = T>) -> T {
+        let mut waits = pin!(waits);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = waits.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            self.poll(cx);
+            waits.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    async fn poll_once(&mut self) {
+        poll_fn(|cx| {
+            self.poll(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if self.0.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
+        }
     }
 }
 

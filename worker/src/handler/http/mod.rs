@@ -5,8 +5,10 @@ mod answer_start;
 mod connections;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::header::HeaderName;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use rowlock_crds::RetryPolicy;
@@ -17,12 +19,32 @@ use crate::handler::http::answer::{read_answer, unreadable};
 use crate::handler::http::connections::{Connections, NoAnswer};
 use crate::handler::outcome::{Answer, Reason};
 
+// Parsed once, because every request has them.
+const CE_SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
+const CE_ID: HeaderName = HeaderName::from_static("ce-id");
+const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
+const CE_SOURCE: HeaderName = HeaderName::from_static("ce-source");
+const CE_TIME: HeaderName = HeaderName::from_static("ce-time");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const ROWLOCK_QUEUE: HeaderName = HeaderName::from_static("rowlock-queue");
+const ROWLOCK_ATTEMPT: HeaderName = HeaderName::from_static("rowlock-attempt");
+const ROWLOCK_MAX_ATTEMPTS: HeaderName = HeaderName::from_static("rowlock-max-attempts");
+const ROWLOCK_DEADLINE: HeaderName = HeaderName::from_static("rowlock-deadline");
+const ROWLOCK_FENCING_TOKEN: HeaderName = HeaderName::from_static("rowlock-fencing-token");
+
+/// The number of headers of a request.
+const REQUEST_HEADERS: usize = 16;
+
 /// A handler that runs tasks behind an HTTP port.
 #[derive(Clone)]
 pub(crate) struct HttpHandler {
     /// At most as many connections as there are slots.
     pub(crate) connections: Arc<Connections>,
     url: Uri,
+    /// Path and query of the URL.
+    target: Uri,
     /// Host and port as the URL has them.
     authority: String,
 }
@@ -34,7 +56,8 @@ impl HttpHandler {
         let shown_host = url.host().unwrap_or(&host);
         let authority =
             url.port().map_or_else(|| shown_host.to_owned(), |port| format!("{shown_host}:{port}"));
-        Self { connections: Arc::new(Connections::new(host, port, slots)), url, authority }
+        let target = url.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+        Self { connections: Arc::new(Connections::new(host, port, slots)), url, target, authority }
     }
 
     /// Host and port to probe.
@@ -47,8 +70,8 @@ impl HttpHandler {
         // Each request clones the payload without copying its bytes.
         let payload = Bytes::from(std::mem::take(&mut task.payload));
         match self.connections.send(|| self.request(&task, &payload)).await {
-            Ok((response, connection)) => {
-                let answer = read_answer(response, retry, self.path()).await;
+            Ok((response, mut connection)) => {
+                let answer = connection.read(read_answer(response, retry, self.path())).await;
                 self.connections.put_back(connection);
                 answer
             }
@@ -72,30 +95,38 @@ impl HttpHandler {
     }
 
     fn request(&self, task: &Task, payload: &Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
-        let id = task.id.to_string();
-        let mut request = Request::builder().method(Method::POST).uri(self.path());
+        let mut request = Request::new(Full::new(payload.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.clone();
+        let id = HeaderValue::from(task.id.0);
+        let queue = percent_encode(&task.queue);
+        let headers = request.headers_mut();
+        headers.reserve(REQUEST_HEADERS);
+        headers.insert(header::HOST, self.authority.as_str().try_into()?);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Results are stored as text, and compression gains nothing over loopback.
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(CE_SPECVERSION, HeaderValue::from_static("1.0"));
+        headers.insert(CE_ID, id.clone());
+        headers.insert(CE_TYPE, percent_encode(&task.task_type).try_into()?);
+        headers.insert(CE_SOURCE, format!("/rowlock/{queue}").try_into()?);
+        headers.insert(CE_TIME, rfc3339(task.enqueued_at).try_into()?);
+        headers.insert(IDEMPOTENCY_KEY, id);
+        headers.insert(TRACEPARENT, task.traceparent.as_str().try_into()?);
         if !task.tracestate.is_empty() {
-            request = request.header("tracestate", &task.tracestate);
+            headers.insert(TRACESTATE, task.tracestate.as_str().try_into()?);
         }
-        request
-            .header(header::HOST, &self.authority)
-            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            // Results are stored as text, and compression gains nothing over loopback.
-            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
-            .header("ce-specversion", HeaderValue::from_static("1.0"))
-            .header("ce-id", &id)
-            .header("ce-type", percent_encode(&task.task_type))
-            .header("ce-source", format!("/rowlock/{}", percent_encode(&task.queue)))
-            .header("ce-time", humantime::format_rfc3339_millis(task.enqueued_at).to_string())
-            .header("idempotency-key", &id)
-            .header("traceparent", &task.traceparent)
-            .header("rowlock-queue", percent_encode(&task.queue))
-            .header("rowlock-attempt", task.attempt)
-            .header("rowlock-max-attempts", task.max_attempts)
-            .header("rowlock-deadline", humantime::format_rfc3339_millis(task.deadline).to_string())
-            .header("rowlock-fencing-token", task.fencing_token.to_string())
-            .body(Full::new(payload.clone()))
+        headers.insert(ROWLOCK_QUEUE, queue.try_into()?);
+        headers.insert(ROWLOCK_ATTEMPT, task.attempt.into());
+        headers.insert(ROWLOCK_MAX_ATTEMPTS, task.max_attempts.into());
+        headers.insert(ROWLOCK_DEADLINE, rfc3339(task.deadline).try_into()?);
+        headers.insert(ROWLOCK_FENCING_TOKEN, task.fencing_token.0.into());
+        Ok(request)
     }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 fn address(url: &Uri) -> (String, u16) {

@@ -115,6 +115,33 @@ async fn outcomes_that_arrive_during_a_flush_go_with_the_next_one() {
     assert_eq!(metrics.settled_so_far("complete"), 501);
 }
 
+/// The sizes of the flushes while this many outcomes come in each of 100 milliseconds.
+async fn flushes_at(per_millisecond: i64) -> Vec<usize> {
+    let fake = Arc::new(Fake::default());
+    let (settler, _, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    let feed = async move {
+        for _ in 0..100 {
+            for id in 0..per_millisecond {
+                send.send(settlement(id)).await.unwrap();
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (worked, ()) = tokio::join!(settler.run(receive), feed);
+    worked.unwrap();
+    fake.batches.lock().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_more_only_while_many_outcomes_come() {
+    let few = flushes_at(1).await;
+    assert!(few.iter().all(|outcomes| *outcomes == 1), "{few:?}");
+    let many = flushes_at(20).await;
+    assert_eq!(many.iter().sum::<usize>(), 2000);
+    assert!(many.len() <= 30, "{many:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outcome_counts_as_unwritten_until_the_database_has_accepted_it() {
     let fake = Arc::new(Fake { gate: Some(Semaphore::new(0)), ..Fake::default() });

@@ -133,7 +133,7 @@ fn busy(ahead: &[i64]) -> (Arc<Slots>, Vec<Slot>) {
     let slots = Slots::new(4);
     slots.allocate(1, 4, false);
     for _ in 0..100 {
-        slots.ran(Duration::from_millis(1));
+        slots.ran(Duration::from_millis(20), 2);
     }
     slots.reserve(4);
     let running = (1..=4).map(|id| slots.start(task(id), &CancellationToken::new())).collect();
