@@ -187,15 +187,7 @@ impl Claimer {
         self.unanswered = Some(Unanswered::Tasks(token, wanted));
         context.leases.claim_sent(token);
         let started = Instant::now();
-        let watermarks = context.watermarks();
-        let (db, instance) = (&context.db, context.instance);
-        let claimed = if again.is_some() {
-            rowlock_queue::claim_again(db, instance, want, &watermarks, token).await
-        } else if self.payloads_apart_until.is_some_and(|until| started < until) {
-            rowlock_queue::claim(db, instance, want, &watermarks, token).await
-        } else {
-            rowlock_queue::claim_with_payloads(db, instance, want, &watermarks, token).await
-        };
+        let claimed = self.send_claim(token, want, again.is_some()).await;
         let claimed = match claimed {
             Ok(claimed) => claimed,
             // The database answered: a payload cannot be read. Without payloads the claim succeeds.
@@ -229,6 +221,20 @@ impl Claimer {
                 context.heartbeat_now.notify_one();
             }
             Next::Wait
+        }
+    }
+
+    /// Sends a claim, with payloads if they have not been too much for it lately. `again`: the last one has no
+    /// answer.
+    async fn send_claim(&self, token: Token, want: u32, again: bool) -> rowlock_queue::Result<Claimed> {
+        let (db, instance) = (&self.context.db, self.context.instance);
+        let watermarks = self.context.watermarks();
+        if again {
+            rowlock_queue::claim_again(db, instance, want, &watermarks, token).await
+        } else if self.payloads_apart_until.is_some_and(|until| Instant::now() < until) {
+            rowlock_queue::claim(db, instance, want, &watermarks, token).await
+        } else {
+            rowlock_queue::claim_with_payloads(db, instance, want, &watermarks, token).await
         }
     }
 
