@@ -85,7 +85,7 @@ async fn the_operator_scales_again_soon_after_its_database_was_a_standby() {
         rowlock_crds::parse_manifests(std::path::Path::new("mail.yaml"), MANIFEST).unwrap(),
         1,
     );
-    let long = Duration::from_secs(60);
+    let long = Duration::from_mins(1);
     until(&mut operator, long, |view, pods| view.problem.is_none() && !view.queues.is_empty() && pods == 0)
         .await;
 

@@ -70,7 +70,7 @@ async fn no_object_in_public_is_ever_called() {
     through.migrate().await.unwrap();
     own(&through, &tasks).await;
     let mut instance = TestInstance::join(&through, "pooled").await;
-    perform(&test, &mut instance).await;
+    perform(test, &mut instance).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
         .await;
@@ -132,7 +132,7 @@ async fn work(test: &TestDb, owner: &Db) {
     gone.claim(3).await;
     let mut instance = TestInstance::join(&db, "a").await;
     listen(&machine).await.unwrap().heartbeat(&instance.says(0, 5)).await.unwrap();
-    assert!(perform(&test, &mut instance).await, "a suspect ran");
+    assert!(perform(test, &mut instance).await, "a suspect ran");
     test.silence(gone.id()).await;
     let rescue = format!(
         "select rowlock.rescue(instance, heartbeat) from rowlock.newest_heartbeats() where instance = {}",

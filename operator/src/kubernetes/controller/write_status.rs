@@ -226,11 +226,11 @@ impl Reporter {
         };
         let known =
             last.pod_event.take().filter(|(of, at, _)| *of == pod && at.elapsed() < POD_EVENTS_INTERVAL);
-        let known = if let Some(known) = known {
-            known
-        } else {
-            let detail = newest_warning(&self.context.client, &self.namespace, &pod).await;
-            (pod, Instant::now(), detail)
+        let known = match (known, &self.context.client) {
+            (Some(known), _) => known,
+            (None, client) => {
+                (pod.clone(), Instant::now(), newest_warning(client, &self.namespace, &pod).await)
+            }
         };
         if let Some(detail) = &known.2 {
             health.add(detail);

@@ -33,7 +33,7 @@ const PODS: [&str; 4] = ["a", "b", "c", "d"];
 async fn add_pods(harness: &Harness, deployment: &str, pods: &[&str], busy: &[&str]) {
     harness.kubectl(&["create", "serviceaccount", "default"]);
     for pod in pods {
-        add_pod(harness, deployment, pod, busy.contains(&pod)).await;
+        add_pod(harness, deployment, pod, busy.contains(pod)).await;
     }
 }
 
