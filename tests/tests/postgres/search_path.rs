@@ -70,7 +70,7 @@ async fn no_object_in_public_is_ever_called() {
     through.migrate().await.unwrap();
     own(&through, &tasks).await;
     let mut instance = TestInstance::join(&through, "pooled").await;
-    perform(test, &mut instance).await;
+    perform(&test, &mut instance).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
         .await;

@@ -226,11 +226,11 @@ impl Reporter {
         };
         let known =
             last.pod_event.take().filter(|(of, at, _)| *of == pod && at.elapsed() < POD_EVENTS_INTERVAL);
-        let known = match (known, &self.context.client) {
-            (Some(known), _) => known,
-            (None, client) => {
-                (pod.clone(), Instant::now(), newest_warning(client, &self.namespace, &pod).await)
-            }
+        let known = if let Some(known) = known {
+            known
+        } else {
+            let detail = newest_warning(&self.context.client, &self.namespace, &pod).await;
+            (pod, Instant::now(), detail)
         };
         if let Some(detail) = &known.2 {
             health.add(detail);
@@ -340,9 +340,8 @@ impl Reporter {
 impl LastReport {
     fn of(one: &Arc<TaskQueue>) -> Self {
         let status = LastStatus::Watched(Arc::clone(one));
-        let uid = one.uid().unwrap_or_default();
         Self {
-            uid,
+            uid: one.uid().unwrap_or_default(),
             unready_before: pods_never_ready(&status, one.metadata.generation),
             // Another leader has published it.
             unreachable_event: long_unreachable(&status, Timestamp::now()).is_some(),
