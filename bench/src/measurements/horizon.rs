@@ -1,5 +1,5 @@
-//! Claims while a transaction pins the xmin horizon, so that vacuum removes nothing: a reader with a snapshot,
-//! or a writer with a transaction id.
+//! Claims while a transaction pins the xmin horizon, so that vacuum removes nothing: that of a reader with a
+//! snapshot, or of a writer with a transaction id.
 
 use std::time::{Duration, Instant};
 

@@ -224,8 +224,8 @@ impl Claimer {
         }
     }
 
-    /// Sends a claim, with payloads if they have not been too much for it lately. `again`: the last one has no
-    /// answer.
+    /// Sends a claim, with payloads if they have not been too much for it lately. `again`: the last one has
+    /// no answer.
     async fn send_claim(&self, token: Token, want: u32, again: bool) -> rowlock_queue::Result<Claimed> {
         let (db, instance) = (&self.context.db, self.context.instance);
         let watermarks = self.context.watermarks();
