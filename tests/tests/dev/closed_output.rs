@@ -20,7 +20,7 @@ const COMMANDS: [&[&str]; 13] = [
     &["cancel", "ID"],
     &["why", "mail"],
     &["sidecar", "-f", "mail.yaml"],
-    &["simulate", "-f", "mail.yaml", "--trace", "load.csv", "--spread", "1m"],
+    &["simulate", "-f", "mail.yaml", "--load", "load.csv", "--spread", "1m"],
     &["status", "--output", "json"],
     &["task", "ID", "--output", "json"],
     &["delete", "mail", "--force"],
