@@ -33,6 +33,11 @@ async fn with_tasks(
     harness.apply(&pod.to_string());
     write_status(harness, name, &json!({ "phase": "Running" }));
     let uid = harness.kubectl(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"]);
+    until_async("the queue is declared", || async {
+        let declared = "select exists (select from rowlock.queue where name = 'mail')";
+        if harness.db.one::<bool>(declared).await { Ok(()) } else { Err("it is not".to_owned()) }
+    })
+    .await;
     let db = &harness.db.db;
     let joined = join_in_pod(db, "mail", name, 10, Some(&uid)).await.unwrap();
     let watermarks = joined.watermarks.clone();
