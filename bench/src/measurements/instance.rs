@@ -131,10 +131,11 @@ async fn over_http(testbed: &Testbed, slots: u32) -> Result<f64> {
 
 fn rate_rows(slots: u32, enough: f64, rates: &Rates) -> Vec<Row> {
     let (wrk, graphile) = (median(&rates.wrk), median(&rates.graphile));
+    let goal = (SHARE.min(enough / wrk) * 100.0).round() / 100.0;
     let mut rows = Vec::new();
     for (how, ours) in [("in process", &rates.in_process), ("HTTP", &rates.http)] {
         let name = format!("instance, 1 ms of waiting, {slots} slots, {how}");
-        let row = Row::with_peer(&name, median(ours), "tasks/s", "wrk", wrk, SHARE.min(enough / wrk));
+        let row = Row::with_peer(&name, median(ours), "tasks/s", "wrk", wrk, goal);
         let missing = || row.clone().peer_missing("wrk, which is not on PATH");
         rows.push(if rates.wrk.is_empty() { missing() } else { row });
     }
